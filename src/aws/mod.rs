@@ -1,0 +1,200 @@
+//! The clients, and all that is set on them.
+//!
+//! SDK types stop in this folder: callers see [`Bucket`], [`Keys`] and [`AwsError`].
+
+mod error;
+mod kms;
+mod s3;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+
+pub use error::{AwsError, Kind};
+pub use kms::{DryRun, KeyDescription, Keys};
+pub use s3::{Attributes, Bucket, Budget, Copied, Download, Held, Hold, Seen, ServerSide, WriteAs};
+
+use crate::inputs::Environment;
+
+/// Attempts of one call, the first one included. The SDK waits between them
+/// (exponential back-off with jitter); a conditional write that is tried again can
+/// only find its own result, which the caller then recognises.
+const ATTEMPTS: u32 = 4;
+
+/// No answer at all by then: the attempt is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between the request and the end of an answer without a streamed body. A copy of
+/// 5 GB inside S3 takes about a minute.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
+/// All attempts of one call together.
+const CALL_TIMEOUT: Duration = Duration::from_secs(400);
+
+/// Counts the requests that are really sent, retries included.
+#[derive(Debug, Clone, Default)]
+pub struct Requests(Arc<AtomicU64>);
+
+impl Requests {
+    /// How many there were so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Intercept for Requests {
+    fn name(&self) -> &'static str {
+        "CountRequests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The configuration that every client of a run is made from.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    config: SdkConfig,
+    requests: Requests,
+    custom_endpoint: bool,
+}
+
+/// Who the credentials belong to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Caller {
+    /// The principal: a user's ARN, or an assumed role's session ARN.
+    pub arn: String,
+    /// Its account.
+    pub account: String,
+}
+
+impl Aws {
+    /// Reads region, credentials and endpoints as every AWS client does. No request
+    /// is sent, but for credentials that have to be fetched.
+    ///
+    /// # Errors
+    /// [`Kind::Credentials`], when there are none.
+    pub async fn connect(environment: &Environment, region: &str) -> Result<Self, AwsError> {
+        let requests = Requests::default();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(CALL_TIMEOUT)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(timeouts);
+        if let Ok(name) = AppName::new("tfstate-kms") {
+            loader = loader.app_name(name);
+        }
+        let config = loader.load().await;
+        if let Some(provider) = config.credentials_provider() {
+            provider.provide_credentials().await.map_err(|error| {
+                // The provider's own words name variables and files, never values.
+                no_credentials(environment, &error.to_string())
+            })?;
+        }
+        let custom_endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+            .iter()
+            .any(|name| environment.get(name).is_some());
+        Ok(Self { config, requests, custom_endpoint })
+    }
+
+    /// The same, for another region.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        let config = self.config.to_builder().region(Region::new(region.to_owned())).build();
+        Self { config, ..self.clone() }
+    }
+
+    /// The region of the calls.
+    pub fn region(&self) -> &str {
+        self.config.region().map_or("", Region::as_ref)
+    }
+
+    /// The requests sent by all clients.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The state bucket. `owner` goes along with every call.
+    pub fn bucket(&self, name: &str, owner: Option<&str>, acl: Option<&str>) -> Bucket {
+        let config = aws_sdk_s3::config::Builder::from(&self.config)
+            .interceptor(self.requests.clone())
+            // Servers other than AWS's seldom have a host name for each bucket.
+            .force_path_style(self.custom_endpoint)
+            .build();
+        Bucket::new(aws_sdk_s3::Client::from_conf(config), name, owner, acl)
+    }
+
+    /// KMS in this configuration's region.
+    pub fn keys(&self) -> Keys {
+        let config = aws_sdk_kms::config::Builder::from(&self.config)
+            .interceptor(self.requests.clone())
+            .build();
+        Keys::new(aws_sdk_kms::Client::from_conf(config))
+    }
+
+    /// Whose credentials these are (STS; needs no permission).
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn caller(&self) -> Result<Caller, AwsError> {
+        let config = aws_sdk_sts::config::Builder::from(&self.config)
+            .interceptor(self.requests.clone())
+            .build();
+        let client = aws_sdk_sts::Client::from_conf(config);
+        let answer = client
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(|e| error::classify("sts:GetCallerIdentity", &e))?;
+        Ok(Caller {
+            arn: answer.arn().unwrap_or_default().to_owned(),
+            account: answer.account().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Says why there are no credentials in a container, where the usual files are missing:
+/// HOME is the runner's temporary one, so `~/.aws` of the host is not there.
+fn no_credentials(environment: &Environment, cause: &str) -> AwsError {
+    let mut message = crate::names::printable(cause);
+    for (name, what) in [
+        (
+            "AWS_PROFILE",
+            "a profile needs the files of ~/.aws, which are not in the action's container",
+        ),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "that file must be readable inside the action's container"),
+    ] {
+        if environment.get(name).is_some() {
+            message.push_str(&format!("; {name} is set: {what}"));
+        }
+    }
+    AwsError {
+        kind: Kind::Credentials,
+        operation: "credentials",
+        status: None,
+        code: None,
+        message: Some(message),
+        request_id: None,
+        bucket_region: None,
+        delete_marker: false,
+    }
+}

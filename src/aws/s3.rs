@@ -1,0 +1,639 @@
+//! One method for each S3 operation on the state bucket, and what an object is as
+//! its headers tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::copy_object::CopyObjectOutput;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    MetadataDirective, ObjectCannedAcl, ObjectLockLegalHoldStatus, ObjectLockMode,
+    ServerSideEncryption, StorageClass,
+};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::classify;
+use super::{AwsError, Kind};
+
+/// How often a body that breaks off is read again from its beginning.
+const BODY_ATTEMPTS: u32 = 3;
+
+/// The state bucket. Every call carries the account that must own it
+/// (`x-amz-expected-bucket-owner`), so a bucket of the same name in foreign hands
+/// gets nothing.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+    owner: Option<String>,
+    acl: Option<ObjectCannedAcl>,
+}
+
+/// Server-side encryption as the headers of an object show it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerSide {
+    /// No header: written before S3 encrypted by default, or on a server that does not.
+    None,
+    /// `AES256`
+    S3,
+    /// `aws:kms`, and the key's ARN.
+    Kms(String),
+    /// `aws:kms:dsse`, and the key's ARN.
+    Dsse(String),
+    /// A key that only the writer has (SSE-C).
+    Customer,
+    /// A value that this version does not know.
+    Other(String),
+}
+
+/// How an object is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteAs {
+    /// `AES256`
+    S3,
+    /// `aws:kms` under the key of this ARN.
+    Kms(String),
+    /// `aws:kms:dsse` under the key of this ARN.
+    Dsse(String),
+}
+
+/// What an object carries beside its body, and a re-key has to keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `Content-Type`
+    pub content_type: Option<String>,
+    /// The other headers of the representation, by name.
+    pub headers: BTreeMap<&'static str, String>,
+    /// User metadata (`x-amz-meta-…`).
+    pub metadata: BTreeMap<String, String>,
+    /// `None` is STANDARD.
+    pub storage_class: Option<String>,
+    /// `x-amz-website-redirect-location`
+    pub redirect: Option<String>,
+    /// How many tags it has. S3 tells only those who may read them.
+    pub tag_count: u32,
+    /// Object Lock: mode and end of the retention.
+    pub retention: Option<(String, String)>,
+    /// Object Lock: a legal hold is on.
+    pub legal_hold: bool,
+}
+
+/// An object as a HEAD shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Changes with every write. Not a hash of the body under SSE-KMS.
+    pub etag: String,
+    /// `None` in a bucket that never had versions.
+    pub version_id: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// RFC 3339.
+    pub last_modified: Option<String>,
+    /// Its encryption.
+    pub server_side: ServerSide,
+    /// All the rest.
+    pub attributes: Attributes,
+}
+
+/// An object that was read to its end.
+#[derive(Clone)]
+pub struct Download {
+    /// Its headers.
+    pub seen: Seen,
+    /// SHA-256 of the body.
+    pub sha256: [u8; 32],
+    /// The body, where there was room to hold it.
+    pub body: Option<Held>,
+}
+
+/// A body in memory, and its share of the [`Budget`].
+#[derive(Clone)]
+pub struct Held {
+    /// The body.
+    pub bytes: Bytes,
+    _share: Arc<OwnedSemaphorePermit>,
+}
+
+/// Bounds the memory that bodies take, however many objects there are.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Semaphore>);
+
+/// Whether a body is to be kept in memory while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Only hash it.
+    No,
+    /// Keep it if there is room now.
+    IfRoom,
+    /// Wait until there is room. Larger than the whole budget: only hash it.
+    Wait,
+}
+
+impl Budget {
+    /// The bytes that all held bodies together may take.
+    pub const BYTES: u64 = 256 << 20;
+    const UNIT: u64 = 1 << 10;
+
+    /// An unused budget.
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new((Self::BYTES / Self::UNIT) as usize)))
+    }
+
+    async fn share(&self, size: u64, hold: Hold) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(size.div_ceil(Self::UNIT)).ok()?;
+        match hold {
+            Hold::No => None,
+            Hold::IfRoom => self.0.clone().try_acquire_many_owned(units).ok(),
+            Hold::Wait if size > Self::BYTES => None,
+            Hold::Wait => self.0.clone().acquire_many_owned(units).await.ok(),
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// A derived Debug would print the state.
+impl std::fmt::Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+/// What a copy wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// The new ETag.
+    pub etag: String,
+    /// The new version.
+    pub version_id: Option<String>,
+}
+
+impl Bucket {
+    pub(super) fn new(client: Client, name: &str, owner: Option<&str>, acl: Option<&str>) -> Self {
+        Self {
+            client,
+            name: name.to_owned(),
+            owner: owner.map(str::to_owned),
+            acl: acl.map(ObjectCannedAcl::from),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bucket's region. S3 names it on 200, 301 and 403 alike, whatever the
+    /// permissions, so a refusal that names it is an answer too.
+    ///
+    /// # Errors
+    /// As classified, when no region was named.
+    pub async fn region(&self) -> Result<String, AwsError> {
+        let result = self
+            .client
+            .head_bucket()
+            .bucket(&self.name)
+            .set_expected_bucket_owner(self.owner.clone())
+            .send()
+            .await;
+        match result {
+            Ok(answer) => Ok(answer.bucket_region().unwrap_or_default().to_owned()),
+            Err(error) => {
+                let error = classify("s3:HeadBucket", &error);
+                error.bucket_region.clone().ok_or(error)
+            }
+        }
+    }
+
+    /// Whether S3 answers for the bucket with this expected owner (needs s3:ListBucket).
+    pub async fn exists(&self) -> bool {
+        let request = self.client.head_bucket().bucket(&self.name);
+        request.set_expected_bucket_owner(self.owner.clone()).send().await.is_ok()
+    }
+
+    /// The headers of an object; needs s3:GetObject, and no KMS permission since no
+    /// checksum is asked for.
+    ///
+    /// # Errors
+    /// As classified. A HEAD's error has no body, so a missing permission and a key
+    /// that is out of order look alike.
+    pub async fn head(&self, key: &str) -> Result<Seen, AwsError> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(key)
+            .set_expected_bucket_owner(self.owner.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:HeadObject", &e))?;
+        Ok(seen_by_head(&answer))
+    }
+
+    /// Whether an old version can be read by this principal (s3:GetObjectVersion).
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn head_version(&self, key: &str, version: &str) -> Result<Seen, AwsError> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(key)
+            .version_id(version)
+            .set_expected_bucket_owner(self.owner.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:HeadObject", &e))?;
+        Ok(seen_by_head(&answer))
+    }
+
+    /// Reads an object to its end, and holds its body as `hold` says.
+    ///
+    /// # Errors
+    /// As classified; [`Kind::ConditionFailed`] when `if_match` is not its ETag any more.
+    pub async fn get(
+        &self,
+        key: &str,
+        if_match: Option<&str>,
+        hold: Hold,
+        budget: &Budget,
+    ) -> Result<Download, AwsError> {
+        let mut attempt = 1;
+        loop {
+            let answer = self
+                .client
+                .get_object()
+                .bucket(&self.name)
+                .key(key)
+                .set_if_match(if_match.map(str::to_owned))
+                .set_expected_bucket_owner(self.owner.clone())
+                .send()
+                .await
+                .map_err(|e| classify("s3:GetObject", &e))?;
+            match download(answer, hold, budget).await {
+                Some(download) => return Ok(download),
+                None if attempt < BODY_ATTEMPTS => attempt += 1,
+                None => return Err(broken_body()),
+            }
+        }
+    }
+
+    /// The tags of an object.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn tags(&self, key: &str) -> Result<BTreeMap<String, String>, AwsError> {
+        let answer = self
+            .client
+            .get_object_tagging()
+            .bucket(&self.name)
+            .key(key)
+            .set_expected_bucket_owner(self.owner.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:GetObjectTagging", &e))?;
+        let pairs = answer.tag_set().iter();
+        Ok(pairs.map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
+    }
+
+    /// Every key below a prefix.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
+        let mut keys = Vec::new();
+        let mut pages = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.name)
+            .prefix(prefix)
+            .set_expected_bucket_owner(self.owner.clone())
+            .into_paginator()
+            .send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| classify("s3:ListObjectsV2", &e))?;
+            keys.extend(page.contents().iter().filter_map(|o| o.key()).map(str::to_owned));
+        }
+        Ok(keys)
+    }
+
+    /// Copies an object onto itself under another encryption, if it still is the one
+    /// that was seen: the condition stands on the source and on the destination, since
+    /// a write can come between S3's reading and writing.
+    ///
+    /// S3 keeps metadata, headers, tags and the checksum's algorithm by itself (metadata
+    /// directive COPY); storage class, redirect and Object Lock have to be said again.
+    ///
+    /// # Errors
+    /// As classified; [`Kind::ConditionFailed`] or [`Kind::Conflict`] after another write.
+    pub async fn copy_onto_itself(
+        &self,
+        key: &str,
+        seen: &Seen,
+        write: &WriteAs,
+    ) -> Result<Copied, AwsError> {
+        let (encryption, kms_key) = write.headers();
+        let attributes = &seen.attributes;
+        let retention = attributes.retention.as_ref();
+        let until =
+            retention.and_then(|(_, until)| DateTime::from_str(until, Format::DateTime).ok());
+        let answer = self
+            .client
+            .copy_object()
+            .bucket(&self.name)
+            .key(key)
+            .copy_source(copy_source(&self.name, key))
+            .copy_source_if_match(&seen.etag)
+            .if_match(&seen.etag)
+            .set_expected_bucket_owner(self.owner.clone())
+            .set_expected_source_bucket_owner(self.owner.clone())
+            .metadata_directive(MetadataDirective::Copy)
+            .server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_website_redirect_location(attributes.redirect.clone())
+            .set_object_lock_mode(retention.map(|(mode, _)| ObjectLockMode::from(mode.as_str())))
+            .set_object_lock_retain_until_date(until)
+            .set_object_lock_legal_hold_status(
+                attributes.legal_hold.then_some(ObjectLockLegalHoldStatus::On),
+            )
+            .set_acl(self.acl.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:CopyObject", &e))?;
+        Ok(copied(&answer))
+    }
+
+    /// Makes an old version the current one again, under the given encryption, if the
+    /// object still has the given ETag. Needs s3:GetObjectVersion.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn copy_version_back(
+        &self,
+        key: &str,
+        version: &str,
+        storage_class: Option<&str>,
+        write: &WriteAs,
+        if_match: &str,
+    ) -> Result<Copied, AwsError> {
+        let (encryption, kms_key) = write.headers();
+        let source = format!("{}?versionId={}", copy_source(&self.name, key), percent(version, ""));
+        let answer = self
+            .client
+            .copy_object()
+            .bucket(&self.name)
+            .key(key)
+            .copy_source(source)
+            .if_match(if_match)
+            .set_expected_bucket_owner(self.owner.clone())
+            .set_expected_source_bucket_owner(self.owner.clone())
+            .metadata_directive(MetadataDirective::Copy)
+            .server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_storage_class(storage_class.map(StorageClass::from))
+            .set_acl(self.acl.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:CopyObject", &e))?;
+        Ok(copied(&answer))
+    }
+
+    /// Writes a body that was read before, with everything that belonged to it, if the
+    /// object still has the given ETag.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn put_back(
+        &self,
+        key: &str,
+        body: Bytes,
+        attributes: &Attributes,
+        tags: &BTreeMap<String, String>,
+        write: &WriteAs,
+        if_match: &str,
+    ) -> Result<Copied, AwsError> {
+        let (encryption, kms_key) = write.headers();
+        let header = |name| attributes.headers.get(name).cloned();
+        let mut request = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .body(ByteStream::from(body))
+            .if_match(if_match)
+            .set_expected_bucket_owner(self.owner.clone())
+            .server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_content_type(attributes.content_type.clone())
+            .set_cache_control(header("Cache-Control"))
+            .set_content_disposition(header("Content-Disposition"))
+            .set_content_encoding(header("Content-Encoding"))
+            .set_content_language(header("Content-Language"))
+            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_website_redirect_location(attributes.redirect.clone())
+            .set_acl(self.acl.clone());
+        for (name, value) in &attributes.metadata {
+            request = request.metadata(name, value);
+        }
+        if !tags.is_empty() {
+            let pairs: Vec<String> = tags
+                .iter()
+                .map(|(k, v)| format!("{}={}", percent(k, ""), percent(v, "")))
+                .collect();
+            request = request.tagging(pairs.join("&"));
+        }
+        let answer = request.send().await.map_err(|e| classify("s3:PutObject", &e))?;
+        Ok(Copied {
+            etag: answer.e_tag().unwrap_or_default().to_owned(),
+            version_id: answer.version_id().map(str::to_owned),
+        })
+    }
+}
+
+impl WriteAs {
+    fn headers(&self) -> (ServerSideEncryption, Option<String>) {
+        match self {
+            Self::S3 => (ServerSideEncryption::Aes256, None),
+            Self::Kms(key) => (ServerSideEncryption::AwsKms, Some(key.clone())),
+            Self::Dsse(key) => (ServerSideEncryption::AwsKmsDsse, Some(key.clone())),
+        }
+    }
+}
+
+/// `bucket/key` as the header x-amz-copy-source wants it: percent-encoded, slashes kept.
+fn copy_source(bucket: &str, key: &str) -> String {
+    format!("{bucket}/{}", percent(key, "/"))
+}
+
+/// RFC 3986 percent-encoding of everything but the unreserved characters and `keep`.
+fn percent(text: &str, keep: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ if keep.as_bytes().contains(&byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn copied(answer: &CopyObjectOutput) -> Copied {
+    let etag = answer.copy_object_result().and_then(|result| result.e_tag());
+    Copied {
+        etag: etag.unwrap_or_default().to_owned(),
+        version_id: answer.version_id().map(str::to_owned),
+    }
+}
+
+/// `None` when the body breaks off, or its checksum does not fit.
+async fn download(answer: GetObjectOutput, hold: Hold, budget: &Budget) -> Option<Download> {
+    let seen = seen_by_get(&answer);
+    let share = budget.share(seen.size, hold).await;
+    let mut held = share.is_some().then(BytesMut::new);
+    let mut hash = Sha256::new();
+    let mut length = 0;
+    let mut body = answer.body;
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.ok()?;
+        length += chunk.len() as u64;
+        hash.update(&chunk);
+        if let Some(held) = &mut held {
+            held.extend_from_slice(&chunk);
+        }
+    }
+    if length != seen.size {
+        return None;
+    }
+    let body = held
+        .zip(share)
+        .map(|(bytes, share)| Held { bytes: bytes.freeze(), _share: Arc::new(share) });
+    Some(Download { seen, sha256: hash.finalize().into(), body })
+}
+
+fn broken_body() -> AwsError {
+    AwsError {
+        kind: Kind::Unavailable,
+        operation: "s3:GetObject",
+        status: Some(200),
+        code: None,
+        message: Some(format!("the body broke off, {BODY_ATTEMPTS} times")),
+        request_id: None,
+        bucket_region: None,
+        delete_marker: false,
+    }
+}
+
+/// The outputs of GET and HEAD are two types with the same fields.
+macro_rules! seen {
+    ($answer:expr) => {{
+        let answer = $answer;
+        let text = |value: Option<&str>| value.filter(|v| !v.is_empty()).map(str::to_owned);
+        let headers = [
+            ("Cache-Control", answer.cache_control()),
+            ("Content-Disposition", answer.content_disposition()),
+            ("Content-Encoding", answer.content_encoding()),
+            ("Content-Language", answer.content_language()),
+            ("Expires", answer.expires_string()),
+        ];
+        let date = |at: &DateTime| at.fmt(Format::DateTime).unwrap_or_default();
+        let retention = answer
+            .object_lock_mode()
+            .zip(answer.object_lock_retain_until_date())
+            .map(|(mode, until)| (mode.as_str().to_owned(), date(until)));
+        Seen {
+            etag: answer.e_tag().unwrap_or_default().to_owned(),
+            version_id: text(answer.version_id()).filter(|id| id != "null"),
+            size: answer.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
+            last_modified: answer.last_modified().map(date),
+            server_side: server_side(
+                answer.server_side_encryption(),
+                answer.ssekms_key_id(),
+                answer.sse_customer_algorithm(),
+            ),
+            attributes: Attributes {
+                content_type: text(answer.content_type()),
+                headers: headers
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, text(value)?)))
+                    .collect(),
+                metadata: answer
+                    .metadata()
+                    .into_iter()
+                    .flatten()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect(),
+                storage_class: text(answer.storage_class().map(|class| class.as_str()))
+                    .filter(|class| class != "STANDARD"),
+                redirect: text(answer.website_redirect_location()),
+                tag_count: answer.tag_count().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+                retention,
+                legal_hold: answer.object_lock_legal_hold_status()
+                    == Some(&ObjectLockLegalHoldStatus::On),
+            },
+        }
+    }};
+}
+
+fn seen_by_get(answer: &GetObjectOutput) -> Seen {
+    seen!(answer)
+}
+
+fn seen_by_head(answer: &HeadObjectOutput) -> Seen {
+    seen!(answer)
+}
+
+fn server_side(
+    encryption: Option<&ServerSideEncryption>,
+    key: Option<&str>,
+    customer: Option<&str>,
+) -> ServerSide {
+    if customer.is_some() {
+        return ServerSide::Customer;
+    }
+    let key = key.unwrap_or_default().to_owned();
+    match encryption {
+        None => ServerSide::None,
+        Some(ServerSideEncryption::Aes256) => ServerSide::S3,
+        Some(ServerSideEncryption::AwsKms) => ServerSide::Kms(key),
+        Some(ServerSideEncryption::AwsKmsDsse) => ServerSide::Dsse(key),
+        Some(other) => ServerSide::Other(crate::names::printable(other.as_str())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_sources_are_percent_encoded() {
+        assert_eq!(copy_source("b", "env:/blue team/ä+%"), "b/env%3A/blue%20team/%C3%A4%2B%25");
+    }
+
+    #[test]
+    fn headers_become_one_of_the_kinds() {
+        use ServerSideEncryption as S;
+        assert_eq!(server_side(None, None, None), ServerSide::None);
+        assert_eq!(server_side(Some(&S::Aes256), None, None), ServerSide::S3);
+        assert_eq!(server_side(Some(&S::AwsKms), Some("k"), None), ServerSide::Kms("k".into()));
+        assert_eq!(
+            server_side(Some(&S::AwsKmsDsse), Some("k"), None),
+            ServerSide::Dsse("k".into())
+        );
+        assert_eq!(server_side(None, None, Some("AES256")), ServerSide::Customer);
+        assert_eq!(server_side(Some(&S::AwsFsx), None, None), ServerSide::Other("aws:fsx".into()));
+    }
+}

@@ -1,0 +1,146 @@
+//! The vocabulary of a run's verdict: checks, statuses, and the reasons for a failure.
+
+use serde::Serialize;
+
+/// Declares an enum with its identifier in the report and a text beside it.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident, $method:ident {
+        $($(#[$doc:meta])* $variant:ident = $id:literal, $text:literal;)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $(#[doc = $text] $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order in which they are shown.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable identifier.
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$variant => $id),+ }
+            }
+
+            /// One line for people.
+            pub fn $method(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.id())
+            }
+        }
+    };
+}
+
+named! {
+    /// Something that is checked.
+    CheckId, title {
+        KeyArn = "key-arn", "The key is given by its full ARN";
+        KeyUsable = "key-usable", "The key is enabled, symmetric and customer-managed";
+        KeyRotation = "key-rotation", "The key's material is rotated";
+        SameRegion = "same-region", "Key and bucket are in one region";
+        SameAccount = "same-account", "Key and bucket are in one account";
+        GrantKeyPolicy = "grant-key-policy", "The key policy lets this principal use the key";
+        GrantIamPolicy = "grant-iam-policy", "The principal's own policy lets it use the key";
+        ObjectReadable = "object-readable", "This principal reads every state";
+        ObjectEncrypted = "object-encrypted", "Every state has the wanted encryption";
+        ObjectKey = "object-key", "Every state is under the wanted key";
+        ContentUnchanged = "content-unchanged", "Bytes and attributes are what they were before";
+        BackendConsistent = "backend-consistent", "The backend files say what was asked for";
+        BucketVersioning = "bucket-versioning", "The bucket keeps old versions";
+    }
+}
+
+named! {
+    /// Why a run failed: the output `failure-reason`.
+    FailureReason, meaning {
+        InvalidInput = "invalid-input", "an input is wrong or missing";
+        Credentials = "credentials", "no usable AWS credentials";
+        AwsUnavailable = "aws-unavailable", "AWS did not answer, or not in a usable way";
+        BackendDiffers = "backend-differs", "a backend file says something else and was to be kept";
+        BackendWrite = "backend-write", "a backend file could not be written";
+        EncryptionRequired = "encryption-required", "the key variable is empty though a key is required";
+        DowngradeRefused = "downgrade-refused", "the key variable is empty over an encrypted state";
+        StateMissing = "state-missing", "a required state does not exist";
+        StateUnreadable = "state-unreadable", "a state cannot be read by this principal";
+        NotRekeyable = "not-rekeyable", "a state is in a form that cannot be re-keyed safely";
+        KeyUnusable = "key-unusable", "the key is disabled, pending deletion, of the wrong kind or place";
+        KeyDenied = "key-denied", "this principal may not encrypt and decrypt under the key";
+        WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";
+        Drift = "drift", "a state or a backend file is not as wanted";
+        ConcurrentWrites = "concurrent-writes", "another writer changed a state again and again";
+        RekeyFailed = "rekey-failed", "a state could not be re-keyed; it is as it was";
+        Restored = "restored", "a re-keyed state could not be read back and was restored";
+        RestoreFailed = "restore-failed", "a re-keyed state could not be read back nor restored";
+        ContentChanged = "content-changed", "a state is not what it was before the re-key";
+        Cancelled = "cancelled", "the run was cancelled";
+        Internal = "internal", "a defect in this action";
+    }
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// As it should be.
+    Pass,
+    /// Not shown either way, for instance for want of a permission.
+    Unknown,
+    /// Works, but should be mended.
+    Warn,
+    /// Not as it should be.
+    Fail,
+}
+
+/// A check's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which check.
+    pub id: CheckId,
+    /// Its title.
+    pub title: &'static str,
+    /// How it came out.
+    pub status: Status,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do about it, fit to be pasted.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    /// A result without a remedy.
+    pub fn new(id: CheckId, status: Status, evidence: impl Into<String>) -> Self {
+        Self { id, title: id.title(), status, evidence: evidence.into(), remedy: None }
+    }
+
+    /// The same, with a remedy.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// Something that stops the run, or that it ends with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The output `failure-reason`.
+    pub reason: FailureReason,
+    /// The object, the observed value.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Failure {
+    /// A failure with its remedy.
+    pub fn new(
+        reason: FailureReason,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { reason, message: message.into(), remedy: remedy.into() }
+    }
+}

@@ -1,0 +1,81 @@
+//! Writes files into the workspace: atomically, below it, and for its owner.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Writes a file below the workspace in one step, so that no reader ever sees half of it.
+///
+/// The container runs as root; a file of root's would break later steps and
+/// self-hosted checkouts, so it is given to the workspace's owner.
+///
+/// # Errors
+/// Of the file system, or when the folder lies outside the workspace (a symbolic link).
+pub fn write(workspace: &Path, relative: &Path, content: &[u8]) -> io::Result<()> {
+    let path = workspace.join(relative);
+    let folder = path.parent().unwrap_or(workspace);
+    if !folder.canonicalize()?.starts_with(workspace.canonicalize()?) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the folder is a symbolic link that leads out of the workspace",
+        ));
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644))?;
+    let (owner, own) = (fs::metadata(workspace)?, file.as_file().metadata()?);
+    if (owner.uid(), owner.gid()) != (own.uid(), own.gid()) {
+        // Only root may give files away; for anyone else the file is theirs already.
+        match std::os::unix::fs::chown(file.path(), Some(owner.uid()), Some(owner.gid())) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Reads a file that may not be there.
+///
+/// # Errors
+/// Of the file system, but for a missing file.
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_readable_by_all() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in ["one", "two"] {
+            write(folder.path(), Path::new("a.tf"), content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(folder.path().join("a.tf")).unwrap(), content);
+        }
+        let mode = fs::metadata(folder.path().join("a.tf")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_out_of_the_workspace_is_refused() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(outside.path(), inside.path().join("infra")).unwrap();
+        let error = write(inside.path(), Path::new("infra/backend.tf"), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_missing_file_is_no_error() {
+        assert_eq!(read(Path::new("no/such/file")).unwrap(), None);
+    }
+}

@@ -1,0 +1,537 @@
+//! From the runner's texts to a checked [`Request`].
+//!
+//! Raw and resolved are two types. Resolving makes no network call, reads no file,
+//! and reports every problem at once.
+
+mod raw;
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+pub use raw::{Environment, KNOWN, RawInputs, UNAVAILABLE};
+
+use crate::backend::BackendFormat;
+use crate::layout::{Layout, Names};
+use crate::names::{self, KeyArn, KeyArnError, printable};
+
+/// Something wrong with an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The input, or the variable that it was taken from.
+    pub input: String,
+    /// What is wrong and what to give instead.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with the input of that name.
+    pub fn new(input: &str, message: impl Into<String>) -> Self {
+        Self { input: printable(input), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.input, self.message)
+    }
+}
+
+/// Gives an enum its spellings: one table for parsing, printing and messages.
+macro_rules! spelled {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every spelling, in the order of the documentation.
+            pub const ALL: &[&str] = &[$($text),+];
+
+            /// As users write it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("is `{}`; it takes {}", printable(text), list(Self::ALL))),
+                }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+spelled! {
+    /// What the run is to do.
+    Mode {
+        /// Write the backend configuration; no network.
+        Backend = "backend",
+        /// Say what `apply` would do; write nothing.
+        Plan = "plan",
+        /// Write the configuration and put the states under the key.
+        Apply = "apply",
+        /// Check everything; write nothing.
+        Verify = "verify",
+        /// Put the states back under SSE-S3.
+        Rollback = "rollback",
+    }
+}
+
+spelled! {
+    /// Which kind of file holds the backend's settings.
+    FileFormat {
+        /// `backend.tf`, with a terraform block.
+        Tf = "tf",
+        /// `backend.tfbackend`, for `terraform init -backend-config=FILE`.
+        TfBackend = "tfbackend",
+        /// No file.
+        None = "none",
+    }
+}
+
+spelled! {
+    /// What to do with an existing file that means something else.
+    OnExisting {
+        /// Write it anew, with a notice of what changed.
+        Overwrite = "overwrite",
+        /// Leave it, and fail.
+        Keep = "keep",
+    }
+}
+
+spelled! {
+    /// How Terraform locks the states.
+    Lock {
+        /// No lock.
+        None = "none",
+        /// Terraform's S3 lock object (`use_lockfile`).
+        S3 = "s3",
+    }
+}
+
+spelled! {
+    /// How an object gets under the key.
+    Strategy {
+        /// The best that the endpoint allows.
+        Auto = "auto",
+        /// A conditional copy of the object onto itself.
+        Copy = "copy",
+    }
+}
+
+/// The canned ACLs of S3 that Terraform's backend and a copy take.
+const CANNED_ACLS: [&str; 7] = [
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+];
+
+/// Where the runner wants things.
+#[derive(Debug, Clone, Default)]
+pub struct Runner {
+    /// The checkout; every path that is handed on is relative to it.
+    pub workspace: PathBuf,
+    /// `GITHUB_OUTPUT`
+    pub output: Option<PathBuf>,
+    /// `GITHUB_STEP_SUMMARY`
+    pub summary: Option<PathBuf>,
+}
+
+impl Runner {
+    /// As the runner's variables say; the current folder is the workspace otherwise.
+    pub fn of(environment: &Environment) -> Self {
+        let path = |name| environment.get(name).map(PathBuf::from);
+        Self {
+            workspace: path("GITHUB_WORKSPACE").unwrap_or_else(|| PathBuf::from(".")),
+            output: path("GITHUB_OUTPUT"),
+            summary: path("GITHUB_STEP_SUMMARY"),
+        }
+    }
+}
+
+/// A checked request: every name in it is well formed.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to do.
+    pub mode: Mode,
+    /// The key that everything is to be under; `None`: SSE-S3, as before.
+    pub key: Option<KeyArn>,
+    /// The environment's name in the state keys.
+    pub environment: String,
+    /// The states.
+    pub layout: Layout,
+    /// The state bucket.
+    pub bucket: String,
+    /// The account that must own the bucket.
+    pub bucket_owner: Option<String>,
+    /// The region of the inputs, where one is given.
+    pub region: Option<String>,
+    /// Holds `<module>/backend.tf`; relative to the workspace.
+    pub working_directory: PathBuf,
+    /// A missing state is an error.
+    pub require_state: bool,
+    /// The kind of backend file.
+    pub file_format: FileFormat,
+    /// How Terraform locks.
+    pub lock: Lock,
+    /// How objects are re-keyed.
+    pub strategy: Strategy,
+    /// The canned ACL of every write.
+    pub acl: Option<String>,
+    /// An empty variable over an encrypted object is no error.
+    pub allow_downgrade: bool,
+    /// An empty variable is an error.
+    pub require_encryption: bool,
+    /// What to do with a differing backend file.
+    pub on_existing: OnExisting,
+    /// Whether to write the job summary.
+    pub summary: bool,
+    /// Where the report goes; relative to the workspace.
+    pub report_path: PathBuf,
+}
+
+impl Request {
+    /// The backend file of a module, relative to the workspace; `None` with the format `none`.
+    pub fn backend_path(&self, module: &str) -> Option<PathBuf> {
+        let name = match self.file_format {
+            FileFormat::Tf => "backend.tf",
+            FileFormat::TfBackend => "backend.tfbackend",
+            FileFormat::None => return None,
+        };
+        Some(self.working_directory.join(module).join(name))
+    }
+
+    /// The format as the backend's writer knows it.
+    pub fn backend_format(&self) -> Option<BackendFormat> {
+        match self.file_format {
+            FileFormat::Tf => Some(BackendFormat::Tf),
+            FileFormat::TfBackend => Some(BackendFormat::TfBackend),
+            FileFormat::None => None,
+        }
+    }
+}
+
+/// What resolving the inputs came to.
+#[derive(Debug)]
+pub struct Refused {
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+    /// An alias or a bare id that was given as the key: KMS may know what it stands for.
+    pub key_to_look_up: Option<String>,
+}
+
+/// Where a path for the report can be told before the rest is known to be right.
+pub const DEFAULT_REPORT: &str = "tfstate-kms-report.json";
+
+/// Resolves the inputs and their fallbacks; also returns the warnings.
+///
+/// # Errors
+/// [`Refused`], with all problems of the run.
+pub fn resolve(environment: &Environment) -> (Result<Request, Refused>, Vec<String>) {
+    let (raw, warnings, problems) = environment.inputs();
+    let resolver = Resolver { environment, problems, key_to_look_up: None };
+    (resolver.request(raw), warnings)
+}
+
+struct Resolver<'a> {
+    environment: &'a Environment,
+    problems: Vec<Problem>,
+    key_to_look_up: Option<String>,
+}
+
+impl Resolver<'_> {
+    fn request(mut self, raw: RawInputs) -> Result<Request, Refused> {
+        let mode = self.choice("mode", raw.mode, Mode::Apply);
+        let key = self.key(raw.kms_key_id);
+        if mode == Mode::Rollback && key.is_some() {
+            self.problem(
+                "mode",
+                "is `rollback`, but STATE_KMS_KEY_ID (or `kms-key-id`) still names a key: the next \
+                 apply would put the states under it again. Clear the variable first",
+            );
+        }
+        let environment = self.environment_name(raw.environment);
+        let modules = self.modules(raw.modules);
+        let layout = self.layout(raw.state_keys.as_deref(), &modules, &environment);
+        let bucket = self.bucket(raw.bucket);
+        let bucket_owner = raw
+            .bucket_owner
+            .filter(|owner| {
+                self.check(
+                    "bucket-owner",
+                    owner,
+                    !names::is_account(owner),
+                    "is not an account id of twelve digits",
+                )
+            })
+            .or_else(|| key.as_ref().map(|key| key.account().to_owned()));
+        let region = self.region(raw.region);
+        let lock = self.choice("lock", raw.lock, Lock::None);
+        if lock == Lock::S3 && matches!(mode, Mode::Apply | Mode::Rollback) {
+            self.problem(
+                "lock",
+                "is `s3`; taking Terraform's lock during a re-key is not available in this version. \
+                 It can be used with the modes backend, plan and verify",
+            );
+        }
+        self.only("probe", raw.probe, "off");
+        self.only("history", raw.history, "off");
+        self.only("in-flight", raw.in_flight, "none");
+        let acl = raw.acl.filter(|acl| {
+            let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
+            self.check("acl", acl, !CANNED_ACLS.contains(&acl.as_str()), &problem)
+        });
+        let request = Request {
+            mode,
+            key,
+            environment,
+            layout,
+            bucket,
+            bucket_owner,
+            region,
+            working_directory: self.path("working-directory", raw.working_directory, "terraform"),
+            require_state: self.flag("require-state", raw.require_state, false),
+            file_format: self.choice("backend-format", raw.backend_format, FileFormat::Tf),
+            lock,
+            strategy: self.choice("strategy", raw.strategy, Strategy::Auto),
+            acl,
+            allow_downgrade: self.flag("allow-downgrade", raw.allow_downgrade, false),
+            require_encryption: self.flag("require-encryption", raw.require_encryption, false),
+            on_existing: self.choice("on-existing", raw.on_existing, OnExisting::Overwrite),
+            summary: self.flag("summary", raw.summary, true),
+            report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
+        };
+        if request.mode == Mode::Backend && request.file_format == FileFormat::None {
+            self.problem(
+                "backend-format",
+                "is `none`, which leaves mode `backend` nothing to write",
+            );
+        }
+        if self.problems.is_empty() {
+            Ok(request)
+        } else {
+            Err(Refused { problems: self.problems, key_to_look_up: self.key_to_look_up })
+        }
+    }
+
+    fn problem(&mut self, input: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(input, message));
+    }
+
+    /// Reports `value` when it is wrong, and says whether it may be used.
+    fn check(&mut self, input: &str, value: &str, wrong: bool, problem: &str) -> bool {
+        if wrong {
+            self.problem(input, format!("is `{}`: it {problem}", printable(value)));
+        }
+        !wrong
+    }
+
+    fn choice<T: FromStr<Err = String>>(
+        &mut self,
+        input: &str,
+        raw: Option<String>,
+        default: T,
+    ) -> T {
+        match raw.map(|text| text.parse()) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(message)) => {
+                self.problem(input, message);
+                default
+            }
+        }
+    }
+
+    /// YAML 1.2's booleans, as the runner's own toolkit reads them.
+    fn flag(&mut self, input: &str, raw: Option<String>, default: bool) -> bool {
+        match raw.as_deref() {
+            None => default,
+            Some("true" | "True" | "TRUE") => true,
+            Some("false" | "False" | "FALSE") => false,
+            Some(other) => {
+                let message = format!("is `{}`; it takes true or false", printable(other));
+                self.problem(input, message);
+                default
+            }
+        }
+    }
+
+    /// An input of which this version offers a single value.
+    fn only(&mut self, input: &str, raw: Option<String>, value: &str) {
+        if let Some(other) = raw.filter(|given| given != value) {
+            self.problem(
+                input,
+                format!("is `{}`; only `{value}` is available in this version", printable(&other)),
+            );
+        }
+    }
+
+    fn key(&mut self, input: Option<String>) -> Option<KeyArn> {
+        let variable = self.environment.get("STATE_KMS_KEY_ID").map(str::to_owned);
+        if let (Some(input), Some(variable)) = (&input, &variable)
+            && input != variable
+        {
+            let message = format!(
+                "is `{}`, but STATE_KMS_KEY_ID is `{}`; give one of them, or both alike",
+                printable(input),
+                printable(variable)
+            );
+            self.problem("kms-key-id", message);
+        }
+        match KeyArn::parse(&input.or(variable)?) {
+            Ok(arn) => Some(arn),
+            Err(error) => {
+                if let KeyArnError::Alias(text) | KeyArnError::BareId(text) = &error {
+                    self.key_to_look_up = Some(text.clone());
+                }
+                self.problem("kms-key-id", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn environment_name(&mut self, input: Option<String>) -> String {
+        let [short, long] =
+            ["TF_ENVIRONMENT", "TF_VAR_ENVIRONMENT"].map(|name| self.environment.get(name));
+        let name = match (input, short, long) {
+            (Some(name), ..) => name,
+            (None, Some(short), Some(long)) if short != long => {
+                let message = format!(
+                    "is not given, and TF_ENVIRONMENT (`{}`) and TF_VAR_ENVIRONMENT (`{}`) differ; \
+                     give `environment`",
+                    printable(short),
+                    printable(long)
+                );
+                self.problem("environment", message);
+                return String::new();
+            }
+            (None, Some(name), _) | (None, None, Some(name)) => name.to_owned(),
+            (None, None, None) => {
+                self.problem(
+                    "environment",
+                    "is required: the input, TF_ENVIRONMENT or TF_VAR_ENVIRONMENT. Variables do \
+                     not reach an action by themselves: pass it by `with:`",
+                );
+                return String::new();
+            }
+        };
+        if let Some(problem) = names::component_problem(&name) {
+            self.check("environment", &name, true, &problem.replacen("it ", "", 1));
+        }
+        name
+    }
+
+    fn modules(&mut self, input: Option<String>) -> Vec<String> {
+        let text = input
+            .or_else(|| self.environment.get("TF_MODULE").map(str::to_owned))
+            .unwrap_or_else(|| "infra dns".to_owned());
+        let mut modules: Vec<String> = Vec::new();
+        for name in text.split([',', ' ', '\t', '\n', '\r']).filter(|name| !name.is_empty()) {
+            if let Some(problem) = names::component_problem(name) {
+                self.check("modules", name, true, &problem.replacen("it ", "", 1));
+            } else if !modules.iter().any(|known| known == name) {
+                modules.push(name.to_owned());
+            }
+        }
+        modules
+    }
+
+    fn layout(&mut self, templates: Option<&str>, modules: &[String], environment: &str) -> Layout {
+        let names = Names { environment, workspace: self.environment.get("TF_WORKSPACE") };
+        let bad_workspace = names.workspace.and_then(names::component_problem);
+        if let Some(problem) = bad_workspace
+            && templates.is_some_and(|t| t.contains("{workspace}"))
+        {
+            self.problem("TF_WORKSPACE", format!("cannot be used in a state key: {problem}"));
+        }
+        // A nameless environment was reported already; its keys would only repeat that.
+        let nameless = environment.is_empty();
+        let result = match templates {
+            None => Layout::cabal(modules, environment),
+            Some(text) => {
+                let lines: Vec<&str> =
+                    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                Layout::from_templates(&lines, modules, names)
+            }
+        };
+        result.unwrap_or_else(|problems| {
+            for problem in problems.into_iter().filter(|_| !nameless) {
+                self.problem("state-keys", format!("cannot be used: {problem}"));
+            }
+            Layout { modules: Vec::new(), others: Vec::new(), prefixes: Vec::new() }
+        })
+    }
+
+    fn bucket(&mut self, input: Option<String>) -> String {
+        let given = input.or_else(|| self.environment.get("TF_STATE_BUCKET").map(str::to_owned));
+        let Some(bucket) = given else {
+            self.problem("bucket", "is required: the input, or TF_STATE_BUCKET");
+            return String::new();
+        };
+        if let Some(problem) = names::bucket_name_problem(&bucket) {
+            self.problem("bucket", format!("is `{}`: {problem}", printable(&bucket)));
+        }
+        bucket
+    }
+
+    fn region(&mut self, input: Option<String>) -> Option<String> {
+        let fallbacks = ["TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"];
+        let (name, region) = match input {
+            Some(region) => ("region", region),
+            None => fallbacks.iter().find_map(|name| {
+                self.environment.get(name).map(|value| (*name, value.to_owned()))
+            })?,
+        };
+        if region.contains("***") {
+            self.problem(
+                name,
+                "is `***`, which GitHub prints in the place of a secret; pass the value itself",
+            );
+            return None;
+        }
+        self.check(name, &region, !names::is_region(&region), "is not the name of a region")
+            .then_some(region)
+    }
+
+    /// A path that stays below the workspace.
+    fn path(&mut self, input: &str, raw: Option<String>, default: &str) -> PathBuf {
+        let text = raw.unwrap_or_else(|| default.to_owned());
+        let path = Path::new(&text);
+        let workspace = Runner::of(self.environment).workspace;
+        let relative = path.strip_prefix(&workspace).unwrap_or(path);
+        let climbs = relative
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+        if climbs || text.chars().any(char::is_control) {
+            self.check(input, &text, true, "must be a path below the workspace, without `..`");
+        }
+        relative.components().filter(|part| *part != Component::CurDir).collect()
+    }
+}
+
+/// `a, b or c`, in backquotes.
+fn list(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.join(""),
+    }
+}
+
+#[cfg(test)]
+mod tests;

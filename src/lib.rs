@@ -1,0 +1,171 @@
+//! Keeps Terraform state in S3 under a customer-managed KMS key (CMK).
+//!
+//! Data flows downwards: [`inputs`] → [`layout`] (which objects) → [`backend`] and
+//! [`files`] (backend.tf) → [`survey`] (what is there) → [`mod@plan`] (pure: goal and
+//! survey → steps and refusals) → [`preflight`] (may the key be used?) → [`rekey`] (one
+//! object at a time) → [`report`] (JSON, Markdown) → [`github`] (the runner's files and
+//! commands). [`aws`] holds the clients; [`modes`] leads through a mode.
+
+pub mod aws;
+pub mod backend;
+pub mod check;
+pub mod files;
+pub mod github;
+pub mod grants;
+pub mod inputs;
+pub mod layout;
+pub mod modes;
+pub mod names;
+pub mod plan;
+pub mod preflight;
+pub mod rekey;
+pub mod report;
+pub mod survey;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use check::{Failure, FailureReason};
+use github::{Annotation, Log};
+use inputs::{Environment, Problem, Refused, Request, Runner};
+use modes::{Cancelled, Run};
+use report::Report;
+
+/// How long KMS may take to say what an alias stands for, before the refusal is
+/// printed without it.
+const COURTESY: Duration = Duration::from_secs(5);
+
+/// Runs the action in this environment; the exit code is 0 only when all that was asked
+/// for holds.
+pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> ExitCode {
+    let started = Instant::now();
+    let runner = Runner::of(&environment);
+    let (result, mut warnings) = inputs::resolve(&environment);
+    let mut report = Report::new();
+    let mut report_path = Path::new(inputs::DEFAULT_REPORT).to_owned();
+    let mut summary = true;
+    match result {
+        Ok(request) => {
+            report.mode = Some(request.mode);
+            report.environment = Some(request.environment.clone());
+            report_path.clone_from(&request.report_path);
+            summary = request.summary;
+            log.line(&announcement(&request));
+            let run = Run {
+                environment: &environment,
+                request: &request,
+                workspace: &runner.workspace,
+                log: &log,
+                cancelled: &cancelled,
+            };
+            run.execute(&mut report).await;
+        }
+        Err(refused) => report.failures = refusals(&environment, refused).await,
+    }
+    warnings.append(&mut report.warnings);
+    report.warnings = warnings;
+    report.finish(started.elapsed());
+    publish(&report, &runner, &report_path, summary, &log);
+    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a defect comes to: the panic's own text could quote anything, so it is not shown.
+pub fn report_panic(environment: &Environment, log: &Log) {
+    let mut report = Report::new();
+    report.failures.push(Failure::new(
+        FailureReason::Internal,
+        "this action has a defect and stopped; what it was doing is in the log above",
+        "Run mode `verify` to see how the states are, and report the defect with the log",
+    ));
+    report.finish(Duration::ZERO);
+    let runner = Runner::of(environment);
+    publish(&report, &runner, Path::new(inputs::DEFAULT_REPORT), true, log);
+}
+
+fn announcement(request: &Request) -> String {
+    let key = match &request.key {
+        Some(key) => format!("under {key}"),
+        None => "no key (STATE_KMS_KEY_ID is empty)".to_owned(),
+    };
+    let keys: Vec<&str> = request.layout.keys().map(|(_, key)| key).collect();
+    format!(
+        "tfstate-kms {}: mode {}, environment {}, bucket {}, states {}{}, target: {key}",
+        env!("CARGO_PKG_VERSION"),
+        request.mode.as_str(),
+        request.environment,
+        request.bucket,
+        keys.join(", "),
+        request.layout.prefixes.iter().map(|p| format!(", {p}*")).collect::<String>(),
+    )
+}
+
+/// One failure for each problem with the inputs. Where an alias or a bare id was given,
+/// KMS is asked what it stands for.
+async fn refusals(environment: &Environment, refused: Refused) -> Vec<Failure> {
+    let mut stands_for = None;
+    if let Some(name) = &refused.key_to_look_up {
+        let region = ["INPUT_REGION", "TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"]
+            .iter()
+            .find_map(|name| environment.get(name))
+            .filter(|region| names::is_region(region));
+        if let Some(region) = region {
+            let look_up = async {
+                let aws = aws::Aws::connect(environment, region).await.ok()?;
+                modes::stands_for(&aws.keys(), name).await
+            };
+            stands_for = tokio::time::timeout(COURTESY, look_up).await.ok().flatten();
+        }
+    }
+    refused
+        .problems
+        .into_iter()
+        .map(|problem: Problem| {
+            let remedy = match &stands_for {
+                Some(arn) if problem.input == "kms-key-id" => {
+                    format!("For these credentials it stands for {arn} today")
+                }
+                _ => "Mend the input and run again; nothing was changed".to_owned(),
+            };
+            Failure::new(FailureReason::InvalidInput, problem.to_string(), remedy)
+        })
+        .collect()
+}
+
+/// Writes all that a run leaves behind. One of them failing does not keep the others.
+fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &Log) {
+    log.end_group();
+    for warning in &report.warnings {
+        log.annotate(Annotation::Warning, "Terraform state encryption", warning);
+    }
+    for failure in &report.failures {
+        let message = format!("{}\nRemedy: {}", failure.message, failure.remedy);
+        log.annotate(Annotation::Error, failure.reason.meaning(), &message);
+    }
+    let shown = path.display().to_string();
+    let complain = |what: &str, error: std::io::Error| {
+        log.annotate(
+            Annotation::Warning,
+            "Report",
+            &format!("{what} could not be written: {error}"),
+        );
+    };
+    if let Err(error) = files::write(&runner.workspace, path, report.json().as_bytes()) {
+        complain(&shown, error);
+    }
+    if let Some(output) = &runner.output
+        && let Err(error) = github::write_outputs(output, &report.outputs(&shown))
+    {
+        complain("GITHUB_OUTPUT", error);
+    }
+    if let Some(file) = runner.summary.as_ref().filter(|_| summary)
+        && let Err(error) = github::append_summary(file, &report::markdown(report, &shown))
+    {
+        complain("GITHUB_STEP_SUMMARY", error);
+    }
+    let verdict = if report.failures.is_empty() { "done" } else { "FAILED" };
+    log.line(&format!(
+        "{verdict}: {} requests in {:.1} s; report in {shown}",
+        report.requests, report.seconds
+    ));
+}

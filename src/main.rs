@@ -1,0 +1,42 @@
+//! The action's entry point: environment in, exit code out.
+
+use std::process::ExitCode;
+
+use tfstate_kms::github::Log;
+use tfstate_kms::inputs::Environment;
+use tfstate_kms::modes::Cancelled;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // A panic's text could quote a state; its place is enough.
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        Log::stdout().line(&format!("internal error at {place}"));
+    }));
+    let environment = Environment::of_process();
+    let cancelled = Cancelled::default();
+    let listener = cancelled.clone();
+    tokio::spawn(async move {
+        if interrupted().await.is_ok() {
+            Log::stdout().line("cancelled: finishing the state in hand, beginning no other");
+            listener.set();
+        }
+    });
+    let run = tokio::spawn(tfstate_kms::run(environment.clone(), Log::stdout(), cancelled));
+    run.await.unwrap_or_else(|_| {
+        tfstate_kms::report_panic(&environment, &Log::stdout());
+        ExitCode::FAILURE
+    })
+}
+
+/// As PID 1 of a container this process has no default signal handlers.
+async fn interrupted() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

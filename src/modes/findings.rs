@@ -1,0 +1,327 @@
+//! Turns what was found into checks and rows of the report. Pure.
+
+use crate::aws::{AwsError, Kind, ServerSide};
+use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::names::{KeyArn, printable};
+use crate::plan::{self, Goal, Plan, Step};
+use crate::rekey::{Outcome, Untouched};
+use crate::report::{Action, Encryption, ObjectReport, now};
+use crate::survey::{Found, Readable, State, Survey};
+
+/// The row of a state as the survey found it.
+pub fn surveyed(state: &State, step: &Step) -> ObjectReport {
+    let encryption = state.found.seen().map(|seen| Encryption::from(&seen.server_side));
+    let mut row = ObjectReport {
+        module: state.module.clone(),
+        key: state.key.clone(),
+        action: match (&state.found, step) {
+            (Found::Absent { .. }, _) => Action::Absent,
+            (Found::Readable(_), Step::Rekey(_)) => Action::WouldRekey,
+            (Found::Readable(_), _) => Action::Kept,
+            _ => Action::Untouched,
+        },
+        before: encryption.clone(),
+        after: encryption,
+        version_id: None,
+        lineage: None,
+        serial: None,
+        size: None,
+        same_content: None,
+        read_at: None,
+        detail: state.found.error().map(ToString::to_string),
+    };
+    match &state.found {
+        Found::Readable(readable) => read(&mut row, readable),
+        Found::CustomerKey => row.detail = Some("under a customer-provided key (SSE-C)".into()),
+        found => row.size = found.seen().map(|seen| seen.size),
+    }
+    row
+}
+
+/// Fills in what a read showed.
+fn read(row: &mut ObjectReport, readable: &Readable) {
+    row.after = Some(Encryption::from(&readable.seen.server_side));
+    row.version_id = readable.seen.version_id.as_deref().map(printable);
+    row.size = Some(readable.seen.size);
+    row.lineage = readable.document.as_ref().map(|document| document.lineage.clone());
+    row.serial = readable.document.as_ref().map(|document| document.serial);
+    row.read_at = Some(now());
+}
+
+/// Enters a re-key's outcome into the row; returns the failure, if it is one.
+pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Option<Failure> {
+    let name = plan::name(state);
+    let nothing_lost = "The state is as it was";
+    let (reason, message, remedy) = match outcome {
+        Outcome::Rekeyed(after) => {
+            read(row, after);
+            row.action = Action::Rekeyed;
+            row.same_content = Some(true);
+            return None;
+        }
+        Outcome::ByAnother(after) => {
+            read(row, after);
+            row.action = Action::ByAnother;
+            return None;
+        }
+        Outcome::Vanished => {
+            row.action = Action::Absent;
+            row.after = None;
+            (
+                FailureReason::ConcurrentWrites,
+                format!("{name} was deleted while it was being re-keyed"),
+                "Find out which run deleted it; older versions, if the bucket keeps them, still hold it"
+                    .to_owned(),
+            )
+        }
+        Outcome::Untouched(why) => {
+            row.action = Action::Untouched;
+            untouched(&name, why, nothing_lost)
+        }
+        Outcome::Restored(error) => {
+            row.action = Action::Restored;
+            row.same_content = Some(true);
+            (
+                FailureReason::Restored,
+                format!("{name} was re-keyed but could not be read back ({error}); it was restored and read"),
+                "This principal may encrypt under the key but not decrypt: grant kms:Decrypt on both sides \
+                 of the account border"
+                    .to_owned(),
+            )
+        }
+        Outcome::Lost { error, because, former_version } => {
+            row.action = Action::Lost;
+            row.after = None;
+            let version = former_version.as_deref().map_or(
+                "The bucket keeps no versions: do not write this state until it can be read"
+                    .to_owned(),
+                |version| format!("The state as it was is the version {}", printable(version)),
+            );
+            (
+                FailureReason::RestoreFailed,
+                format!(
+                    "{name} was written and could not be read back ({error}), nor restored: {because}"
+                ),
+                format!(
+                    "{version}. Nothing is deleted: grant this principal kms:Decrypt on the key and run \
+                     mode `verify`"
+                ),
+            )
+        }
+        Outcome::Changed(after, what) => {
+            read(row, after);
+            row.action = Action::Rekeyed;
+            row.same_content = Some(true);
+            (
+                FailureReason::ContentChanged,
+                format!("{name} has the same bytes, but not the same {}", what.join(", ")),
+                "Compare it with its former version (aws s3api head-object --version-id)"
+                    .to_owned(),
+            )
+        }
+    };
+    row.detail = Some(message.clone());
+    Some(Failure::new(reason, message, remedy))
+}
+
+fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason, String, String) {
+    match why {
+        Untouched::Refused(error) => {
+            let remedy = match error.kind {
+                Kind::Denied => format!(
+                    "{nothing_lost}. A copy needs s3:GetObject and s3:PutObject (with tags also \
+                     s3:GetObjectTagging and s3:PutObjectTagging), kms:Decrypt on the old key and \
+                     kms:GenerateDataKey on the new one, on both sides of an account border; a bucket \
+                     policy may refuse it too"
+                ),
+                Kind::NotImplemented => {
+                    format!("{nothing_lost}. The server does not know conditional copies")
+                }
+                _ => format!("{nothing_lost}. Run again when the cause is mended"),
+            };
+            (FailureReason::RekeyFailed, format!("{name} could not be re-keyed ({error})"), remedy)
+        }
+        Untouched::NotRestorable(why) => (
+            FailureReason::NotRekeyable,
+            format!("{name} was not touched, since it could not be put back: {why}"),
+            "Turn on versioning and grant s3:GetObjectVersion".to_owned(),
+        ),
+        Untouched::Contended => (
+            FailureReason::ConcurrentWrites,
+            format!("{name} was changed by another writer at every one of 5 attempts"),
+            format!(
+                "{nothing_lost}, with the other writer's changes. Run again while no apply is in flight"
+            ),
+        ),
+        Untouched::Unreadable(error) => (
+            FailureReason::StateUnreadable,
+            format!("{name} could not be read any more ({error})"),
+            "This run has not changed it; find out what did".to_owned(),
+        ),
+    }
+}
+
+/// A state that was planned but not begun.
+pub fn skipped(row: &mut ObjectReport, why: &str) {
+    row.action = Action::Untouched;
+    row.detail = Some(why.to_owned());
+}
+
+/// The checks on the states, from their rows. `deviates` says which rows are not as wanted.
+pub fn object_checks(
+    goal: &Goal,
+    survey: &Survey,
+    rows: &[ObjectReport],
+    plan: &Plan,
+) -> Vec<Check> {
+    let present: Vec<&ObjectReport> = rows.iter().filter(|r| r.action != Action::Absent).collect();
+    if present.is_empty() {
+        let nothing = "there is no state yet";
+        return [CheckId::ObjectReadable, CheckId::ObjectEncrypted]
+            .map(|id| Check::new(id, Status::Unknown, nothing))
+            .into();
+    }
+    let total = present.len();
+    let unread = present.iter().filter(|r| r.read_at.is_none() || r.action == Action::Lost).count();
+    let mut checks = vec![counted(CheckId::ObjectReadable, total, unread, "read to their end")];
+
+    let key = goal.key().map(KeyArn::as_str);
+    let wanted = |row: &&&ObjectReport| {
+        row.after.as_ref().is_some_and(|now| match (goal, now.algorithm.as_str()) {
+            (Goal::Under(_), algorithm) => algorithm.starts_with("aws:kms"),
+            (Goal::SseS3, algorithm) => matches!(algorithm, "AES256" | "none"),
+            (Goal::Unset, _) => true,
+        })
+    };
+    let bad = total - present.iter().filter(wanted).count();
+    match goal {
+        Goal::Under(_) => {
+            checks.push(counted(CheckId::ObjectEncrypted, total, bad, "aws:kms"));
+            let other =
+                |r: &&&ObjectReport| r.after.as_ref().and_then(|now| now.kms_key.as_deref()) != key;
+            let bad = present.iter().filter(other).count();
+            checks.push(counted(CheckId::ObjectKey, total, bad, "under the wanted key"));
+        }
+        Goal::SseS3 => {
+            checks.push(counted(CheckId::ObjectEncrypted, total, bad, "under no KMS key"))
+        }
+        Goal::Unset => {
+            let guarded = plan.refusals.iter().any(|f| f.reason == FailureReason::DowngradeRefused);
+            checks.push(if guarded {
+                Check::new(
+                    CheckId::ObjectEncrypted,
+                    Status::Fail,
+                    "a state is under a customer-managed key, but none is asked for",
+                )
+            } else {
+                Check::new(CheckId::ObjectEncrypted, Status::Pass, "no key is asked for")
+            });
+        }
+    }
+    let compared: Vec<bool> = rows.iter().filter_map(|row| row.same_content).collect();
+    if !compared.is_empty() {
+        let changed = rows
+            .iter()
+            .filter(|r| {
+                r.same_content == Some(false) || (r.detail.is_some() && r.action == Action::Rekeyed)
+            })
+            .count();
+        checks.push(counted(
+            CheckId::ContentUnchanged,
+            compared.len(),
+            changed,
+            "same SHA-256, lineage, serial and attributes",
+        ));
+    }
+    checks.push(versioning(survey));
+    checks
+}
+
+fn counted(id: CheckId, total: usize, bad: usize, what: &str) -> Check {
+    match bad {
+        0 => Check::new(id, Status::Pass, format!("{total} of {total} {what}")),
+        _ => Check::new(id, Status::Fail, format!("{bad} of {total} not {what}")),
+    }
+}
+
+fn versioning(survey: &Survey) -> Check {
+    let seen = || survey.states.iter().filter_map(|state| state.found.seen());
+    if seen().any(|seen| seen.version_id.is_some()) {
+        Check::new(CheckId::BucketVersioning, Status::Pass, "the states have version ids")
+    } else if seen().next().is_some() {
+        Check::new(CheckId::BucketVersioning, Status::Warn, "the states have no version ids")
+            .remedy(
+                "A state that is overwritten by mistake cannot be brought back: aws s3api \
+             put-bucket-versioning --versioning-configuration Status=Enabled",
+            )
+    } else {
+        Check::new(CheckId::BucketVersioning, Status::Unknown, "there is no state to tell by")
+    }
+}
+
+/// Whether key and bucket are in one region, as S3 and the ARN say.
+pub fn same_region(key: &KeyArn, region: &Result<String, AwsError>) -> (Check, Option<Failure>) {
+    let id = CheckId::SameRegion;
+    match region {
+        Ok(region) if region == key.region() => {
+            (Check::new(id, Status::Pass, format!("both are in {region}")), None)
+        }
+        Ok(region) if !region.is_empty() => {
+            let evidence =
+                format!("the bucket is in {}, the key in {}", printable(region), key.region());
+            let remedy = format!("Create a key in {}, the bucket's region", printable(region));
+            let check = Check::new(id, Status::Fail, evidence.clone()).remedy(remedy.clone());
+            (check, Some(Failure::new(FailureReason::KeyUnusable, evidence, remedy)))
+        }
+        Ok(_) => {
+            (Check::new(id, Status::Unknown, "the server does not name the bucket's region"), None)
+        }
+        Err(error) => (Check::new(id, Status::Unknown, format!("unknown ({error})")), None),
+    }
+}
+
+/// Whether the bucket belongs to the key's account. `owned` is what the calls that named
+/// the expected owner came to: `Some(false)` when S3 answers only without it.
+pub fn same_account(key: &KeyArn, expected: &str, owned: Option<bool>) -> (Check, Option<Failure>) {
+    let id = CheckId::SameAccount;
+    match owned {
+        Some(true) if expected == key.account() => {
+            (Check::new(id, Status::Pass, format!("both are in {expected}")), None)
+        }
+        Some(true) => (
+            Check::new(
+                id,
+                Status::Warn,
+                format!(
+                    "the bucket is in {expected} (`bucket-owner`), the key in {}",
+                    key.account()
+                ),
+            )
+            .remedy("A key in the bucket's account can be used by S3's in-place re-encryption too"),
+            None,
+        ),
+        Some(false) => {
+            let evidence =
+                format!("the bucket does not belong to {expected}: S3 refuses it as owner");
+            let remedy = "Check the bucket's name and the key's account. If they are meant to differ, \
+                          name the bucket's account by `bucket-owner`";
+            let check = Check::new(id, Status::Fail, evidence.clone()).remedy(remedy);
+            (check, Some(Failure::new(FailureReason::WrongBucketOwner, evidence, remedy)))
+        }
+        None => (Check::new(id, Status::Unknown, "no call to the bucket succeeded"), None),
+    }
+}
+
+/// What `verify` says of a state that `apply` would re-key.
+pub fn drift(state: &State, goal: &Goal) -> Failure {
+    let now = state.found.seen().map_or(&ServerSide::None, |seen| &seen.server_side);
+    let wanted = match goal.key() {
+        Some(key) => format!("under {key}"),
+        None => "under SSE-S3".to_owned(),
+    };
+    Failure::new(
+        FailureReason::Drift,
+        format!("{} is {}, but should be {wanted}", plan::name(state), plan::describe(now)),
+        "Run mode `apply`, and find out which run wrote it: its backend.tf names another key or none",
+    )
+}

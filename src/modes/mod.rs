@@ -1,0 +1,115 @@
+//! Leads through a mode, stage by stage. Each stage's decisions are pure functions
+//! elsewhere; here they are put in order, logged and reported.
+
+mod backend_files;
+mod findings;
+mod states;
+
+pub use states::stands_for;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::aws::{Aws, AwsError, Kind};
+use crate::check::{Failure, FailureReason};
+use crate::github::{Annotation, Log};
+use crate::inputs::{Environment, Mode, Request};
+use crate::plan::Goal;
+use crate::report::Report;
+
+/// Set when the workflow is cancelled: the object in hand is finished, no other begun.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    /// Asks the run to stop.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What every stage of a run works with.
+pub struct Run<'a> {
+    /// The process environment.
+    pub environment: &'a Environment,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// The workspace, which relative paths start from.
+    pub workspace: &'a Path,
+    /// The log.
+    pub log: &'a Log,
+    /// Set when the run should stop.
+    pub cancelled: &'a Cancelled,
+}
+
+impl Run<'_> {
+    /// Carries the mode out. What there is to say goes into the report.
+    pub async fn execute(&self, report: &mut Report) {
+        let goal = Goal::of(self.request);
+        report.set_target(&goal);
+        if self.request.require_encryption && goal == Goal::Unset {
+            report.failures.push(Failure::new(
+                FailureReason::EncryptionRequired,
+                "STATE_KMS_KEY_ID (or `kms-key-id`) is empty, and `require-encryption` is set",
+                "Set the variable to the key's ARN on the GitHub environment, and pass it by `with:`; a \
+                 job without `environment:` does not see a GitHub environment's variables",
+            ));
+            return;
+        }
+        match self.request.mode {
+            Mode::Backend => {
+                self.backend_files(report, None);
+            }
+            Mode::Plan | Mode::Apply | Mode::Verify | Mode::Rollback => {
+                self.states(report, &goal).await;
+            }
+        }
+    }
+
+    /// A region to sign the first requests for: the inputs', else the key's, which must be
+    /// the bucket's. S3 says when it is another one.
+    async fn connect(&self, report: &mut Report) -> Option<Aws> {
+        let request = self.request;
+        let region = request
+            .key
+            .as_ref()
+            .map(|key| key.region())
+            .or(request.region.as_deref())
+            .unwrap_or("us-east-1");
+        match Aws::connect(self.environment, region).await {
+            Ok(aws) => Some(aws),
+            Err(error) => {
+                report.failures.push(aws_failure(&error));
+                None
+            }
+        }
+    }
+
+    fn notice(&self, title: &str, message: &str) {
+        self.log.annotate(Annotation::Notice, title, message);
+    }
+}
+
+/// What a call that failed as a whole means for the run.
+fn aws_failure(error: &AwsError) -> Failure {
+    let (reason, remedy) = match error.kind {
+        Kind::Credentials => (
+            FailureReason::Credentials,
+            "Run aws-actions/configure-aws-credentials before this step, or pass AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY by `env:`. Mode `backend` needs no credentials",
+        ),
+        Kind::Clock => (FailureReason::AwsUnavailable, "Set the clock of this machine"),
+        Kind::Denied => (
+            FailureReason::StateUnreadable,
+            "Grant the named action; the README lists what each mode needs",
+        ),
+        _ => (FailureReason::AwsUnavailable, "Nothing was changed; run again when AWS answers"),
+    };
+    Failure::new(reason, error.to_string(), remedy)
+}

@@ -1,0 +1,346 @@
+//! Is the key fit, and may this principal use it? Asked before anything is written.
+//!
+//! [`Evidence::gather`] only asks; [`judge`] is pure.
+
+use futures_util::future::{join, join_all};
+
+use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind};
+use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::grants;
+use crate::names::KeyArn;
+
+/// What was asked, and the answers.
+#[derive(Debug)]
+pub struct Evidence {
+    /// Whose credentials these are.
+    pub caller: Result<Caller, AwsError>,
+    /// About the target key, when there is one.
+    pub key: Option<KeyEvidence>,
+}
+
+/// The answers about one key.
+#[derive(Debug)]
+pub struct KeyEvidence {
+    /// The key itself.
+    pub description: Result<KeyDescription, AwsError>,
+    /// Whether it is rotated.
+    pub rotation: Result<bool, AwsError>,
+    /// A dry run of kms:Encrypt.
+    pub encrypt: DryRun,
+    /// For each state: dry runs of kms:GenerateDataKey and kms:Decrypt in its context.
+    pub uses: Vec<Use>,
+}
+
+/// The dry runs for one state.
+#[derive(Debug)]
+pub struct Use {
+    /// The state's object key.
+    pub state: String,
+    /// kms:GenerateDataKey, which S3 needs to write.
+    pub generate: DryRun,
+    /// kms:Decrypt, which S3 needs to read.
+    pub decrypt: DryRun,
+}
+
+/// May this principal encrypt and decrypt under the target key?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Every dry run would have succeeded.
+    Proven,
+    /// The direct calls are refused or unclear alike; a kms:ViaService condition would
+    /// look just like this, so only S3 can tell. One object has to go first.
+    OnlyS3CanTell,
+    /// Some would succeed and some are refused: what is missing is not a condition on
+    /// the way of the call, and a re-key could lock this principal out.
+    Refused,
+}
+
+/// What the evidence comes to.
+#[derive(Debug)]
+pub struct Judgement {
+    /// For the report.
+    pub checks: Vec<Check>,
+    /// What forbids a write.
+    pub refusals: Vec<Failure>,
+    /// Whether the key can be used; `None` without a target key.
+    pub access: Option<Access>,
+}
+
+impl Evidence {
+    /// Asks STS and KMS, everything at once.
+    pub async fn gather(
+        aws: &Aws,
+        bucket: &Bucket,
+        keys: Option<&Keys>,
+        target: Option<&KeyArn>,
+        states: &[String],
+    ) -> Self {
+        let about_key = async {
+            let (some_keys, some_target) = keys.zip(target)?;
+            let id = some_target.as_str();
+            let first = context(some_target, bucket, states.first().map_or("", String::as_str));
+            let (description, rotation, encrypt, uses) = tokio::join!(
+                some_keys.describe(id),
+                some_keys.rotates(id),
+                some_keys.may_encrypt(id, &first),
+                Self::uses(keys, bucket, target, states)
+            );
+            Some(KeyEvidence { description, rotation, encrypt, uses })
+        };
+        let (caller, key) = join(aws.caller(), about_key).await;
+        Self { caller, key }
+    }
+
+    /// The dry runs for these states.
+    pub async fn uses(
+        keys: Option<&Keys>,
+        bucket: &Bucket,
+        target: Option<&KeyArn>,
+        states: &[String],
+    ) -> Vec<Use> {
+        let Some((keys, target)) = keys.zip(target) else { return Vec::new() };
+        let id = target.as_str();
+        join_all(states.iter().map(|state| async move {
+            let context = context(target, bucket, state);
+            let (generate, decrypt) =
+                join(keys.may_generate_data_key(id, &context), keys.may_decrypt(id, &context))
+                    .await;
+            Use { state: state.clone(), generate, decrypt }
+        }))
+        .await
+    }
+
+    /// Adds dry runs that were made later.
+    pub fn add(&mut self, uses: Vec<Use>) {
+        if let Some(key) = &mut self.key {
+            key.uses.extend(uses);
+        }
+    }
+}
+
+/// The encryption context that S3 gives for an object, without S3 Bucket Keys: its ARN.
+fn context(target: &KeyArn, bucket: &Bucket, state: &str) -> String {
+    format!("arn:{}:s3:::{}/{state}", target.partition(), bucket.name())
+}
+
+/// Judges the evidence about the key.
+pub fn judge(evidence: &Evidence, target: Option<&KeyArn>) -> Judgement {
+    let mut judgement = Judgement { checks: Vec::new(), refusals: Vec::new(), access: None };
+    let (Some(target), Some(key)) = (target, &evidence.key) else { return judgement };
+    judgement.checks.push(Check::new(CheckId::KeyArn, Status::Pass, target.as_str()));
+    let usable = judgement.key_usable(target, key);
+    judgement.rotation(target, &key.rotation);
+    // A key that is out of order refuses every use; that says nothing of grants.
+    judgement.access(evidence.caller.as_ref().ok(), target, key, usable);
+    judgement
+}
+
+impl Judgement {
+    fn push(&mut self, id: CheckId, status: Status, evidence: String, remedy: Option<String>) {
+        self.checks.push(Check { id, title: id.title(), status, evidence, remedy });
+    }
+
+    fn refuse_key(&mut self, reason: FailureReason, evidence: String, remedy: String) {
+        self.push(CheckId::KeyUsable, Status::Fail, evidence.clone(), Some(remedy.clone()));
+        self.refusals.push(Failure::new(reason, evidence, remedy));
+    }
+
+    /// Whether the key is of the kind and in the state that S3 needs.
+    fn key_usable(&mut self, target: &KeyArn, key: &KeyEvidence) -> bool {
+        let unusable = FailureReason::KeyUnusable;
+        let problem = match &key.description {
+            Ok(description) => unfit(target, description),
+            Err(error) if error.kind == Kind::KeyNotFound => Some((
+                format!("{target} does not exist ({error})"),
+                "Check region, account and id in STATE_KMS_KEY_ID".to_owned(),
+            )),
+            Err(error) => match out_of_order(key) {
+                Some(other) => Some((
+                    format!("{target} is not usable ({other})"),
+                    format!("Ask its owner: aws kms describe-key --key-id {target}"),
+                )),
+                None => {
+                    self.push(
+                        CheckId::KeyUsable,
+                        Status::Unknown,
+                        format!("the key could not be described ({error})"),
+                        Some("Grant kms:DescribeKey on it".into()),
+                    );
+                    return true;
+                }
+            },
+        };
+        match problem {
+            Some((evidence, remedy)) => {
+                self.refuse_key(unusable, evidence, remedy);
+                false
+            }
+            None => {
+                let evidence = "Enabled, SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT, customer-managed";
+                self.push(CheckId::KeyUsable, Status::Pass, evidence.into(), None);
+                true
+            }
+        }
+    }
+
+    fn rotation(&mut self, target: &KeyArn, rotation: &Result<bool, AwsError>) {
+        let enable =
+            format!("aws kms enable-key-rotation --key-id {target} --region {}", target.region());
+        let (status, evidence, remedy) = match rotation {
+            Ok(true) => (Status::Pass, "rotation is on".to_owned(), None),
+            Ok(false) => (Status::Warn, "rotation is off".to_owned(), Some(enable)),
+            Err(error) => (
+                Status::Unknown,
+                format!(
+                    "needs kms:GetKeyRotationStatus ({})",
+                    error.code.as_deref().unwrap_or("no answer")
+                ),
+                None,
+            ),
+        };
+        self.push(CheckId::KeyRotation, status, evidence, remedy);
+    }
+
+    fn access(
+        &mut self,
+        caller: Option<&Caller>,
+        target: &KeyArn,
+        key: &KeyEvidence,
+        usable: bool,
+    ) {
+        let access = access(key);
+        self.access = Some(access);
+        if !usable {
+            for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
+                self.push(
+                    id,
+                    Status::Unknown,
+                    "the key is out of order, so nothing can be tried".into(),
+                    None,
+                );
+            }
+            return;
+        }
+        let trial = trial(key);
+        if access == Access::Proven {
+            for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
+                let (status, evidence, remedy) = match &key.encrypt {
+                    DryRun::Refused(error) => (
+                        Status::Warn,
+                        format!(
+                            "{trial}; kms:Encrypt is refused ({error}). Neither S3 nor Terraform uses it"
+                        ),
+                        Some(grants::statements(caller, target)),
+                    ),
+                    _ => (Status::Pass, trial.clone(), None),
+                };
+                self.push(id, status, evidence, remedy);
+            }
+            return;
+        }
+        let remedy = grants::statements(caller, target);
+        for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
+            self.push(
+                id,
+                Status::Unknown,
+                format!("{trial}; which side refuses it cannot be told from the answers"),
+                Some(remedy.clone()),
+            );
+        }
+        if access == Access::Refused {
+            self.refusals.push(Failure::new(
+                FailureReason::KeyDenied,
+                format!("this principal may not both encrypt and decrypt under {target}: {trial}"),
+                remedy,
+            ));
+        }
+    }
+}
+
+/// What makes the described key unfit, and what to do.
+fn unfit(target: &KeyArn, key: &KeyDescription) -> Option<(String, String)> {
+    let region = target.region();
+    let enable = format!("aws kms enable-key --key-id {target} --region {region}");
+    if key.aws_managed {
+        return Some((
+            format!("{target} is managed by AWS: whoever may read the object may use it"),
+            "Give a customer-managed key (aws kms create-key)".into(),
+        ));
+    }
+    match key.state.as_str() {
+        "Enabled" => {}
+        "Disabled" => {
+            return Some((format!("{target} is disabled; nothing under it can be read"), enable));
+        }
+        "PendingDeletion" => {
+            let date = key.deletion_date.as_deref().unwrap_or("an unknown date");
+            return Some((
+                format!(
+                    "{target} will be deleted on {date}; after that, nothing under it can ever be read again"
+                ),
+                format!(
+                    "aws kms cancel-key-deletion --key-id {target} --region {region}\n{enable}"
+                ),
+            ));
+        }
+        other => {
+            return Some((
+                format!("{target} is in the state {other}"),
+                format!("aws kms describe-key --key-id {target} --region {region}"),
+            ));
+        }
+    }
+    if key.spec != "SYMMETRIC_DEFAULT" || key.usage != "ENCRYPT_DECRYPT" {
+        return Some((
+            format!("{target} has the spec {} and the usage {}", key.spec, key.usage),
+            "S3 takes symmetric encryption keys only (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT): create one"
+                .into(),
+        ));
+    }
+    None
+}
+
+/// An answer of a dry run that speaks of the key's state, which it gives even where
+/// describing the key is refused.
+fn out_of_order(key: &KeyEvidence) -> Option<&AwsError> {
+    let runs = key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt]);
+    runs.chain([&key.encrypt]).find_map(|run| match run {
+        DryRun::Unclear(error) if error.kind.is_key_problem() => Some(error),
+        _ => None,
+    })
+}
+
+fn access(key: &KeyEvidence) -> Access {
+    let runs = || key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt]);
+    if runs().all(DryRun::is_allowed) {
+        return Access::Proven;
+    }
+    // A condition on the way of the call stands on a statement with all four actions:
+    // then no direct call at all gets through.
+    let any_allowed = runs().chain([&key.encrypt]).any(DryRun::is_allowed);
+    let any_refused = runs().any(DryRun::is_refused);
+    if any_allowed && any_refused { Access::Refused } else { Access::OnlyS3CanTell }
+}
+
+/// One line on what the dry runs said.
+fn trial(key: &KeyEvidence) -> String {
+    let count = key.uses.len();
+    let mut parts = Vec::new();
+    let actions: [(&str, fn(&Use) -> &DryRun); 2] =
+        [("kms:GenerateDataKey", |u| &u.generate), ("kms:Decrypt", |u| &u.decrypt)];
+    for (action, run) in actions {
+        let bad: Vec<&Use> = key.uses.iter().filter(|u| !run(u).is_allowed()).collect();
+        match bad.first().map(|u| run(u)) {
+            None => parts.push(format!("dry runs of {action} succeed")),
+            Some(DryRun::Refused(error) | DryRun::Unclear(error)) => parts.push(format!(
+                "a dry run of {action} does not succeed for {} of {count} states ({error})",
+                bad.len()
+            )),
+            Some(DryRun::Allowed) => {}
+        }
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! What a run has to say, in one structure: the JSON report is its serialisation, the
+//! outputs and the summary are views of it.
+
+mod escape;
+mod summary;
+
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use serde::Serialize;
+
+pub use summary::markdown;
+
+use crate::aws::{Caller, ServerSide};
+use crate::check::{Check, CheckId, Failure, Status};
+use crate::inputs::Mode;
+use crate::names::KeyArn;
+use crate::plan::Goal;
+
+/// The version of the report's schema, `docs/report.schema.json`.
+pub const SCHEMA: u32 = 1;
+
+/// A run's report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// The version of this action.
+    pub version: &'static str,
+    /// The mode, once it is known.
+    pub mode: Option<Mode>,
+    /// The environment.
+    pub environment: Option<String>,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Whole run.
+    pub seconds: f64,
+    /// Requests sent to AWS, retries included.
+    pub requests: u64,
+    /// What the states are to be.
+    pub target: Target,
+    /// Every check that was asked for came out well, with at least one state seen.
+    pub verified: bool,
+    /// Something was written: a file or a state.
+    pub changed: bool,
+    /// Why the run failed; empty when it is green.
+    pub failures: Vec<Failure>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// Who ran it.
+    pub caller: Option<Caller>,
+    /// The state bucket.
+    pub bucket: Option<BucketReport>,
+    /// The states.
+    pub objects: Vec<ObjectReport>,
+    /// The backend files.
+    pub backend_files: Vec<FileReport>,
+    /// The checks.
+    pub checks: Vec<Check>,
+}
+
+/// What the states are to be.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Target {
+    /// `aws:kms`, `AES256`, or `unset` when no key is asked for.
+    pub encryption: &'static str,
+    /// The key's ARN.
+    pub kms_key_arn: Option<KeyArn>,
+}
+
+/// The state bucket.
+#[derive(Debug, Clone, Serialize)]
+pub struct BucketReport {
+    /// Its name.
+    pub name: String,
+    /// Its region, as S3 says.
+    pub region: Option<String>,
+    /// The account that it must belong to.
+    pub expected_owner: Option<String>,
+}
+
+/// What was done with a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// There is no object.
+    Absent,
+    /// It was as wanted, or is not to be touched.
+    Kept,
+    /// `apply` would re-key it.
+    WouldRekey,
+    /// Re-keyed and read back.
+    Rekeyed,
+    /// Another writer has made it as wanted.
+    ByAnother,
+    /// Put back as it was.
+    Restored,
+    /// Not as wanted, and not changed.
+    Untouched,
+    /// Its condition is not known.
+    Lost,
+}
+
+/// One state.
+#[derive(Debug, Clone, Serialize)]
+pub struct ObjectReport {
+    /// Its module.
+    pub module: Option<String>,
+    /// Its object key.
+    pub key: String,
+    /// What was done.
+    pub action: Action,
+    /// Its encryption at first.
+    pub before: Option<Encryption>,
+    /// Its encryption at the last read.
+    pub after: Option<Encryption>,
+    /// Its version at the last read.
+    pub version_id: Option<String>,
+    /// Terraform's lineage.
+    pub lineage: Option<String>,
+    /// Terraform's serial.
+    pub serial: Option<u64>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// The bytes after a re-key are those before it; `None` where nothing was compared.
+    pub same_content: Option<bool>,
+    /// When it was last read (RFC 3339).
+    pub read_at: Option<String>,
+    /// What went wrong.
+    pub detail: Option<String>,
+}
+
+/// An encryption in the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Encryption {
+    /// `none`, `AES256`, `aws:kms`, `aws:kms:dsse`, `SSE-C`, or what S3 says.
+    pub algorithm: String,
+    /// The key's ARN.
+    pub kms_key: Option<String>,
+}
+
+impl From<&ServerSide> for Encryption {
+    fn from(server_side: &ServerSide) -> Self {
+        let (algorithm, kms_key) = match server_side {
+            ServerSide::None => ("none", None),
+            ServerSide::S3 => ("AES256", None),
+            ServerSide::Kms(key) => ("aws:kms", Some(key)),
+            ServerSide::Dsse(key) => ("aws:kms:dsse", Some(key)),
+            ServerSide::Customer => ("SSE-C", None),
+            ServerSide::Other(other) => (other.as_str(), None),
+        };
+        Self { algorithm: algorithm.to_owned(), kms_key: kms_key.cloned() }
+    }
+}
+
+/// One backend file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileReport {
+    /// Its module.
+    pub module: String,
+    /// Relative to the workspace.
+    pub path: String,
+    /// What was done.
+    pub action: FileAction,
+    /// In what it differed from what is wanted.
+    pub differences: Vec<String>,
+}
+
+/// What was done with a backend file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileAction {
+    /// It is as wanted; not touched.
+    Unchanged,
+    /// Written.
+    Written,
+    /// `apply` would write it.
+    WouldWrite,
+    /// It differs and was kept.
+    Kept,
+    /// It is not there.
+    Absent,
+    /// The module's folder is not there.
+    NoModule,
+}
+
+impl Report {
+    /// The report of a run that begins now.
+    pub fn new() -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            mode: None,
+            environment: None,
+            started_at: now(),
+            seconds: 0.0,
+            requests: 0,
+            target: Target { encryption: "unset", kms_key_arn: None },
+            verified: false,
+            changed: false,
+            failures: Vec::new(),
+            warnings: Vec::new(),
+            caller: None,
+            bucket: None,
+            objects: Vec::new(),
+            backend_files: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Remembers what the states are to be.
+    pub fn set_target(&mut self, goal: &Goal) {
+        self.target = match goal {
+            Goal::Under(key) => Target { encryption: "aws:kms", kms_key_arn: Some(key.clone()) },
+            Goal::SseS3 => Target { encryption: "AES256", kms_key_arn: None },
+            Goal::Unset => Target { encryption: "unset", kms_key_arn: None },
+        };
+    }
+
+    /// Ends the run: the time it took, and whether the states are verified.
+    pub fn finish(&mut self, elapsed: Duration) {
+        self.seconds = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
+        self.checks.sort_by_key(|check| check.id);
+        self.verified = self.failures.is_empty()
+            && self.objects.iter().any(|object| object.after.is_some())
+            && self.checks.iter().all(|check| check.status != Status::Fail)
+            && !self.objects.iter().any(|object| object.action == Action::WouldRekey)
+            && self.mode != Some(Mode::Backend);
+    }
+
+    /// `aws:kms`, `AES256`, `none`, `mixed` or `absent`: what the states are now.
+    pub fn encryption(&self) -> &str {
+        let mut kinds: Vec<&str> = self
+            .objects
+            .iter()
+            .filter_map(|object| object.after.as_ref())
+            .map(|encryption| match encryption.algorithm.as_str() {
+                "aws:kms:dsse" => "aws:kms",
+                other => other,
+            })
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        match kinds.as_slice() {
+            [] => "absent",
+            [one] => one,
+            _ => "mixed",
+        }
+    }
+
+    /// The step's outputs. `report` is the report's path, relative to the workspace.
+    pub fn outputs(&self, report: &str) -> Vec<(&'static str, String)> {
+        let key = self.target.kms_key_arn.as_ref();
+        let files: Vec<&str> = self
+            .backend_files
+            .iter()
+            .filter(|file| matches!(file.action, FileAction::Unchanged | FileAction::Written))
+            .map(|file| file.path.as_str())
+            .collect();
+        let rekeyed = self.objects.iter().filter(|o| o.action == Action::Rekeyed).count();
+        let reason = self.failures.first().map_or("", |failure| failure.reason.id());
+        vec![
+            ("encryption", self.encryption().to_owned()),
+            ("kms-key-arn", key.map(KeyArn::to_string).unwrap_or_default()),
+            ("kms-key-id", key.map(|key| key.id().to_owned()).unwrap_or_default()),
+            ("backend-files", files.join("\n")),
+            ("changed", self.changed.to_string()),
+            ("rekeyed", rekeyed.to_string()),
+            ("verified", self.verified.to_string()),
+            ("gate", "off".to_owned()),
+            ("failure-reason", reason.to_owned()),
+            ("report", report.to_owned()),
+        ]
+    }
+
+    /// The JSON report.
+    pub fn json(&self) -> String {
+        // A structure of texts, numbers and lists always serialises.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The check of that id, where it was made.
+    pub fn check(&self, id: CheckId) -> Option<&Check> {
+        self.checks.iter().find(|check| check.id == id)
+    }
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The present time, RFC 3339, in seconds.
+pub fn now() -> String {
+    let seconds = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(0));
+    DateTime::from_secs(seconds).fmt(Format::DateTime).unwrap_or_default()
+}

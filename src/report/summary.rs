@@ -1,0 +1,299 @@
+//! The job summary: the verdict first, then what it rests on.
+
+use super::escape::{block, code, label, text};
+use super::{Action, Encryption, ObjectReport, Report};
+use crate::check::{Check, Status};
+use crate::inputs::Mode;
+
+/// The runner drops a summary over 1 MiB altogether; this leaves room for the other
+/// summaries of a step and for masking, which can lengthen a line.
+const LIMIT: usize = 900 * 1024;
+
+/// Renders the summary. Whatever the number of objects, it stays below the runner's
+/// limit; what does not fit is in the report.
+pub fn markdown(report: &Report, report_path: &str) -> String {
+    let mut out = String::new();
+    out.push_str(&verdict(report));
+    for failure in &report.failures {
+        out.push_str(&format!("**{}** {}\n\n", text(failure.reason.id()), text(&failure.message)));
+        out.push_str(&block(&failure.remedy));
+        out.push('\n');
+    }
+    for warning in &report.warnings {
+        out.push_str(&format!("⚠️ {}\n\n", text(warning)));
+    }
+    out.push_str(&facts(report));
+    let tail = tail(report, report_path);
+    // Failures and warnings are few (one a state at most), but not bounded.
+    let mut out = shortened(out, LIMIT / 2);
+    let room = LIMIT.saturating_sub(out.len() + tail.len());
+    out.push_str(&objects(&report.objects, room));
+    out.push_str(&tail);
+    out
+}
+
+fn shortened(mut out: String, limit: usize) -> String {
+    if out.len() > limit {
+        let mut cut = limit;
+        while !out.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let cut = out[..cut].rfind("\n\n**").unwrap_or(cut);
+        out.truncate(cut);
+        out.push_str("\n\n… and more; the report has all of them.\n\n");
+    }
+    out
+}
+
+fn verdict(report: &Report) -> String {
+    let count = report.objects.iter().filter(|o| o.after.is_some()).count();
+    let states = if count == 1 { "state".to_owned() } else { format!("{count} states") };
+    let mode = report.mode.map_or("", Mode::as_str);
+    let line = match (report.failures.first(), report.mode) {
+        (Some(failure), _) => format!("❌ {mode}: {}", failure.reason.meaning()),
+        (None, Some(Mode::Backend)) => "✅ backend files are as wanted".to_owned(),
+        (None, _) if count == 0 => "⚪ no state exists yet; nothing was verified".to_owned(),
+        (None, Some(Mode::Plan)) => match would(report) {
+            0 => format!("✅ plan: nothing to do, {states} as wanted"),
+            n => format!("🔷 plan: apply would re-key {n} of {count}"),
+        },
+        (None, _) if !report.verified => {
+            format!("⚠️ {mode}: done, but not everything could be verified")
+        }
+        (None, _) => {
+            let what = match report.target.encryption {
+                "aws:kms" => "under the customer-managed key, read back and unchanged",
+                "AES256" => "back under SSE-S3, read back and unchanged",
+                _ => "readable; no key is asked for",
+            };
+            format!("✅ verified: {states} {what}")
+        }
+    };
+    let environment = report.environment.as_deref().unwrap_or("?");
+    format!("## Terraform state of {}\n\n### {line}\n\n", text(environment))
+}
+
+fn would(report: &Report) -> usize {
+    report.objects.iter().filter(|o| o.action == Action::WouldRekey).count()
+}
+
+fn facts(report: &Report) -> String {
+    let mut rows = Vec::new();
+    if let Some(bucket) = &report.bucket {
+        let region = bucket.region.as_deref().unwrap_or("unknown");
+        rows.push(("Bucket", format!("{} in {}", code(&bucket.name), text(region))));
+        if let Some(owner) = &bucket.expected_owner {
+            rows.push(("Bucket's account", code(owner)));
+        }
+    }
+    let target = match (&report.target.kms_key_arn, report.target.encryption) {
+        (Some(key), _) => format!("SSE-KMS under {}", code(key.as_str())),
+        (None, "AES256") => "SSE-S3".to_owned(),
+        _ => "none (STATE_KMS_KEY_ID is empty)".to_owned(),
+    };
+    rows.push(("Target", target));
+    if let Some(caller) = &report.caller {
+        rows.push(("Principal", code(&caller.arn)));
+    }
+    let mut out = String::from("| | |\n|---|---|\n");
+    for (name, value) in rows {
+        out.push_str(&format!("| {name} | {value} |\n"));
+    }
+    out.push('\n');
+    out
+}
+
+const OBJECTS: &str = "| Stack | State | Before → after | Key | Version | Serial | Bytes | Same content | \
+                       Last read |\n|---|---|---|---|---|---|---|---|---|\n";
+
+fn objects(objects: &[ObjectReport], room: usize) -> String {
+    if objects.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("#### States\n\n{OBJECTS}");
+    // What needs attention comes first, should there be too many.
+    let mut order: Vec<&ObjectReport> = objects.iter().collect();
+    order.sort_by_key(|object| object.detail.is_none());
+    for (at, object) in order.iter().enumerate() {
+        let row = row(object);
+        if out.len() + row.len() + 200 > room {
+            out.push_str(&format!(
+                "\n… and {} more; the report has all of them.\n",
+                order.len() - at
+            ));
+            break;
+        }
+        out.push_str(&row);
+    }
+    out.push('\n');
+    out
+}
+
+fn row(object: &ObjectReport) -> String {
+    let dash = || "–".to_owned();
+    let short = |encryption: &Option<Encryption>| {
+        encryption.as_ref().map_or("–".to_owned(), |e| text(&e.algorithm))
+    };
+    let change = if object.before == object.after {
+        short(&object.after)
+    } else {
+        format!("{} → {}", short(&object.before), short(&object.after))
+    };
+    let key = object.after.as_ref().and_then(|e| e.kms_key.as_deref());
+    let key = key.map(|key| code(key.rsplit('/').next().unwrap_or(key)));
+    let note = match (&object.detail, object.action) {
+        (Some(detail), _) => format!("<br>❌ {}", text(detail)),
+        (None, Action::Absent) => "<br>not there".to_owned(),
+        (None, Action::WouldRekey) => "<br>would be re-keyed".to_owned(),
+        (None, Action::ByAnother) => "<br>re-keyed by another writer".to_owned(),
+        (None, _) => String::new(),
+    };
+    let same = match object.same_content {
+        Some(true) => "✅",
+        Some(false) => "❌",
+        None => "–",
+    };
+    format!(
+        "| {} | {}{note} | {change} | {} | {} | {} | {} | {same} | {} |\n",
+        object.module.as_deref().map_or_else(dash, text),
+        code(&object.key),
+        key.unwrap_or_else(dash),
+        object.version_id.as_deref().map_or_else(dash, code),
+        object.serial.map_or_else(dash, |n| n.to_string()),
+        object.size.map_or_else(dash, |n| n.to_string()),
+        object.read_at.as_deref().map_or_else(dash, text),
+    )
+}
+
+fn tail(report: &Report, report_path: &str) -> String {
+    let mut out = String::new();
+    if !report.backend_files.is_empty() {
+        out.push_str("#### Backend files\n\n");
+        for file in &report.backend_files {
+            let action = match file.action {
+                super::FileAction::Unchanged => "as wanted",
+                super::FileAction::Written => "written",
+                super::FileAction::WouldWrite => "would be written",
+                super::FileAction::Kept => "differs and was kept",
+                super::FileAction::Absent => "not there",
+                super::FileAction::NoModule => "the module's folder is not there",
+            };
+            out.push_str(&format!("- {}: {action}\n", code(&file.path)));
+            for difference in &file.differences {
+                out.push_str(&format!("  - {}\n", text(difference)));
+            }
+        }
+        out.push('\n');
+    }
+    out.push_str(&checks(&report.checks));
+    out.push_str(&drawing(report));
+    out.push_str(&next_steps(report));
+    out.push_str(&format!(
+        "<sub>{} requests in {:.1} s · tfstate-kms {} · full report: {}. Where GitHub shows `***`, a \
+         value is kept as a secret; the report file is whole. Keep regions, accounts and ARNs in \
+         `vars`.</sub>\n",
+        report.requests,
+        report.seconds,
+        report.version,
+        code(report_path)
+    ));
+    out
+}
+
+fn checks(checks: &[Check]) -> String {
+    if checks.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("#### Checks\n\n| | Check | Evidence |\n|---|---|---|\n");
+    for check in checks {
+        let sign = match check.status {
+            Status::Pass => "✅",
+            Status::Unknown => "❔",
+            Status::Warn => "⚠️",
+            Status::Fail => "❌",
+        };
+        out.push_str(&format!(
+            "| {sign} | {}<br>{} | {} |\n",
+            code(check.id.id()),
+            text(check.title),
+            text(&check.evidence)
+        ));
+    }
+    out.push('\n');
+    // Two checks can share a remedy, as the two sides of a grant do.
+    let mut said: Vec<&str> = Vec::new();
+    for check in checks {
+        let Some(remedy) = check.remedy.as_deref() else { continue };
+        if said.contains(&remedy) {
+            continue;
+        }
+        said.push(remedy);
+        let ids: Vec<String> = checks
+            .iter()
+            .filter(|c| c.remedy.as_deref() == Some(remedy))
+            .map(|c| code(c.id.id()))
+            .collect();
+        out.push_str(&format!(
+            "<details><summary>What to do about {}</summary>\n\n{}\n</details>\n\n",
+            ids.join(" and "),
+            block(remedy)
+        ));
+    }
+    out
+}
+
+fn drawing(report: &Report) -> String {
+    let (Some(caller), Some(bucket)) = (&report.caller, &report.bucket) else {
+        return String::new();
+    };
+    let who = caller.arn.rsplit(':').next().unwrap_or(&caller.arn);
+    let states = report.objects.iter().filter(|o| o.after.is_some()).count();
+    let mut out = String::from("```mermaid\nflowchart LR\n");
+    out.push_str(&format!(
+        "  subgraph caller[\"account {}\"]\n    p[\"{}\"]\n  end\n",
+        label(&caller.account),
+        label(who)
+    ));
+    let owner = bucket.expected_owner.as_deref().unwrap_or("of the bucket");
+    out.push_str(&format!(
+        "  subgraph state[\"account {}\"]\n    b[(\"{}: {states} states\")]\n",
+        label(owner),
+        label(&bucket.name)
+    ));
+    if let Some(key) = &report.target.kms_key_arn {
+        out.push_str(&format!("    k{{{{\"CMK {}\"}}}}\n    b --- k\n", label(key.id())));
+    }
+    out.push_str("  end\n  p -- s3:GetObject --> b\n");
+    if report.target.kms_key_arn.is_some() {
+        out.push_str("  p -- kms:Decrypt --> k\n");
+    }
+    out.push_str("```\n\n");
+    out
+}
+
+fn next_steps(report: &Report) -> String {
+    let steps: &[&str] = match (report.failures.is_empty(), report.mode) {
+        (false, _) => {
+            &["Mend what is named above and run again: a second run changes only what differs."]
+        }
+        (true, Some(Mode::Plan)) if would(report) > 0 => {
+            &["Run mode `apply`, while no other run writes these states."]
+        }
+        (true, Some(Mode::Apply)) if report.changed && report.target.kms_key_arn.is_some() => &[
+            "`terraform plan` should show no changes.",
+            "Older versions of a re-keyed state stay readable without the key until they are aged out.",
+        ],
+        (true, Some(Mode::Rollback)) => &[
+            "Keep kms:Decrypt and the key until nothing is under it any more, old versions included.",
+        ],
+        _ => &[],
+    };
+    if steps.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = steps.iter().map(|step| format!("- {step}\n")).collect();
+    format!("#### Next\n\n{}\n", list.concat())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! What is there: each state as this principal finds it.
+//!
+//! Only looks. A state is read to its end, since «readable» is a promise that only a
+//! read can keep, and since its hash is what a re-key is later compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
+use serde::Deserialize;
+
+use crate::aws::{AwsError, Bucket, Budget, Download, Held, Hold, Keys, Kind, Seen, ServerSide};
+use crate::layout::Layout;
+use crate::names::{LOCK_SUFFIX, printable};
+
+/// Objects looked at at the same time.
+const PARALLEL: usize = 64;
+
+/// All states of the environment.
+#[derive(Debug)]
+pub struct Survey {
+    /// In the order of the layout; those below prefixes follow, by key.
+    pub states: Vec<State>,
+    /// Who manages the keys that objects are under, the target key apart.
+    pub managers: BTreeMap<String, Manager>,
+}
+
+/// One state object.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Its module, where one is known.
+    pub module: Option<String>,
+    /// Its object key.
+    pub key: String,
+    /// What was found there.
+    pub found: Found,
+}
+
+/// What a look at an object key found.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Nothing, or a delete marker on top of older versions.
+    Absent {
+        /// A delete marker hides older versions.
+        deleted: bool,
+    },
+    /// It was read to its end.
+    Readable(Box<Readable>),
+    /// Its headers can be seen, its body cannot be read.
+    Unreadable {
+        /// The headers.
+        seen: Box<Seen>,
+        /// Why not.
+        error: AwsError,
+    },
+    /// It is under a key that only its writer has (SSE-C).
+    CustomerKey,
+    /// S3 refuses even the headers. Without s3:ListBucket, that is also the answer for
+    /// an object that is not there.
+    Refused(AwsError),
+    /// The look itself failed.
+    Failed(AwsError),
+}
+
+/// A state that was read.
+#[derive(Debug, Clone)]
+pub struct Readable {
+    /// Its headers.
+    pub seen: Seen,
+    /// SHA-256 of its body.
+    pub sha256: [u8; 32],
+    /// What Terraform says of it, where its body is a plain state document.
+    pub document: Option<Document>,
+    /// Its tags, where it has any that this principal may see.
+    pub tags: BTreeMap<String, String>,
+    /// Its body, kept for a restore.
+    pub body: Option<Body>,
+}
+
+/// A held state. It cannot be printed.
+#[derive(Clone)]
+pub struct Body(pub Held);
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Body(not shown)")
+    }
+}
+
+/// The head of a Terraform state document (Terraform: `internal/states/statefile`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Identifies the state through its whole life.
+    pub lineage: String,
+    /// Grows with every write.
+    pub serial: u64,
+}
+
+impl Document {
+    /// Reads the head of a state; `None` for anything else, such as a state under
+    /// OpenTofu's client-side encryption.
+    ///
+    /// The parser's error would quote the state, so there is none.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            lineage: String,
+            serial: u64,
+        }
+        let head: Head = serde_json::from_slice(body).ok()?;
+        Some(Self { lineage: printable(&head.lineage), serial: head.serial })
+    }
+}
+
+/// Who manages a KMS key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// Customer-managed: reading needs a grant.
+    Customer,
+    /// AWS-managed, such as aws/s3: whoever may use S3 in the account may use it.
+    Aws,
+    /// KMS does not say; to be treated like the customer's.
+    Unknown,
+}
+
+impl Survey {
+    /// Looks at every state of the layout. Bodies of objects that `wanted` says are to
+    /// be changed are held for a restore, as far as the budget goes.
+    ///
+    /// # Errors
+    /// A listing that failed: then nobody knows what else there is.
+    pub async fn take(
+        bucket: &Bucket,
+        layout: &Layout,
+        budget: &Budget,
+        wanted: impl Fn(&ServerSide) -> bool,
+    ) -> Result<Self, AwsError> {
+        let wanted = &wanted;
+        let look_at = |keys: Vec<(Option<String>, String)>| async move {
+            stream::iter(keys)
+                .map(|(module, key)| async move {
+                    let found = look(bucket, &key, budget, wanted).await;
+                    State { module, key, found }
+                })
+                .buffered(PARALLEL)
+                .collect::<Vec<_>>()
+                .await
+        };
+        let named: Vec<(Option<String>, String)> = layout
+            .keys()
+            .map(|(module, key)| (module.map(str::to_owned), key.to_owned()))
+            .collect();
+        let known: BTreeSet<String> = named.iter().map(|(_, key)| key.clone()).collect();
+        let listings = join_all(layout.prefixes.iter().map(|prefix| bucket.list(prefix)));
+        let (mut states, listings) = tokio::join!(look_at(named), listings);
+        let mut listed = BTreeSet::new();
+        for keys in listings {
+            listed.extend(keys?);
+        }
+        let more = listed
+            .into_iter()
+            // A «folder» made in the console is an object too.
+            .filter(|key| {
+                !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/') && !known.contains(key)
+            })
+            .map(|key| (None, key))
+            .collect();
+        states.extend(look_at(more).await);
+        Ok(Self { states, managers: BTreeMap::new() })
+    }
+
+    /// Asks KMS about every key that an object is under, but for the target key.
+    pub async fn ask_for_managers(&mut self, keys: &Keys, target: Option<&str>) {
+        let ids: BTreeSet<&str> = self
+            .states
+            .iter()
+            .filter_map(|state| state.found.seen())
+            .filter_map(|seen| match &seen.server_side {
+                ServerSide::Kms(id) | ServerSide::Dsse(id) => Some(id.as_str()),
+                _ => None,
+            })
+            .filter(|id| Some(*id) != target)
+            .collect();
+        let answers = join_all(ids.into_iter().map(|id| async move {
+            let manager = match keys.describe(id).await {
+                Ok(key) if key.aws_managed => Manager::Aws,
+                Ok(_) => Manager::Customer,
+                Err(_) => Manager::Unknown,
+            };
+            (id.to_owned(), manager)
+        }));
+        self.managers = answers.await.into_iter().collect();
+    }
+
+    /// Who manages a key; the target key is the customer's.
+    pub fn manager(&self, key: &str) -> Manager {
+        self.managers.get(key).copied().unwrap_or(Manager::Customer)
+    }
+}
+
+impl Found {
+    /// The headers, where there is an object whose headers may be seen.
+    pub fn seen(&self) -> Option<&Seen> {
+        match self {
+            Self::Readable(readable) => Some(&readable.seen),
+            Self::Unreadable { seen, .. } => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// The error of an object that could not be looked at at all.
+    pub fn error(&self) -> Option<&AwsError> {
+        match self {
+            Self::Unreadable { error, .. } | Self::Refused(error) | Self::Failed(error) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Readable {
+    fn new(download: Download, tags: BTreeMap<String, String>, keep: bool) -> Self {
+        let Download { seen, sha256, body } = download;
+        let document = body.as_ref().and_then(|held| Document::parse(&held.bytes));
+        Self { seen, sha256, document, tags, body: body.filter(|_| keep).map(Body) }
+    }
+}
+
+/// Looks at one object key: a GET, and where that is refused a HEAD, which needs no KMS.
+pub async fn look(
+    bucket: &Bucket,
+    key: &str,
+    budget: &Budget,
+    wanted: impl Fn(&ServerSide) -> bool,
+) -> Found {
+    read(bucket, key, None, budget, wanted).await
+}
+
+/// The same, only if the object still has this ETag; otherwise
+/// [`Kind::ConditionFailed`] in [`Found::Failed`].
+pub async fn read(
+    bucket: &Bucket,
+    key: &str,
+    if_match: Option<&str>,
+    budget: &Budget,
+    wanted: impl Fn(&ServerSide) -> bool,
+) -> Found {
+    let error = match bucket.get(key, if_match, Hold::IfRoom, budget).await {
+        Ok(download) => {
+            let tags = match download.seen.attributes.tag_count {
+                0 => Ok(BTreeMap::new()),
+                _ => bucket.tags(key).await,
+            };
+            return match tags {
+                Ok(tags) => {
+                    let keep = wanted(&download.seen.server_side);
+                    Found::Readable(Box::new(Readable::new(download, tags, keep)))
+                }
+                Err(error) => Found::Failed(error),
+            };
+        }
+        Err(error) => error,
+    };
+    match error.kind {
+        Kind::NotFound => Found::Absent { deleted: error.delete_marker },
+        Kind::Denied | Kind::KeyDisabled | Kind::KeyState | Kind::KeyNotFound | Kind::Invalid => {
+            match bucket.head(key).await {
+                Ok(seen) => Found::Unreadable { seen: Box::new(seen), error },
+                Err(head) if head.kind == Kind::NotFound => {
+                    Found::Absent { deleted: head.delete_marker }
+                }
+                // GET and HEAD both 400: the customer's key is not in the request.
+                Err(head) if error.kind == Kind::Invalid && head.kind == Kind::Invalid => {
+                    Found::CustomerKey
+                }
+                Err(_) if error.kind == Kind::Denied => Found::Refused(error),
+                Err(_) => Found::Failed(error),
+            }
+        }
+        _ => Found::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_head_of_a_state_is_read() {
+        let body =
+            br#"{"version":4,"serial":7,"lineage":"a-b","outputs":{"x":{"value":"secret"}}}"#;
+        assert_eq!(Document::parse(body), Some(Document { lineage: "a-b".into(), serial: 7 }));
+        for other in [&b""[..], b"{}", b"[]", b"not json", br#"{"serial":"secret","lineage":1}"#] {
+            assert_eq!(Document::parse(other), None);
+        }
+    }
+}

@@ -290,7 +290,9 @@ fn unfit(target: &KeyArn, key: &KeyDescription) -> Option<(String, String)> {
             ));
         }
     }
-    if key.spec != "SYMMETRIC_DEFAULT" || key.usage != "ENCRYPT_DECRYPT" {
+    // Only what KMS says counts; servers that imitate it leave fields out.
+    let differs = |said: &str, needed| !said.is_empty() && said != needed;
+    if differs(&key.spec, "SYMMETRIC_DEFAULT") || differs(&key.usage, "ENCRYPT_DECRYPT") {
         return Some((
             format!("{target} has the spec {} and the usage {}", key.spec, key.usage),
             "S3 takes symmetric encryption keys only (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT): create one"

@@ -1,1 +1,157 @@
-//! Tests.
+//! What evidence about a key comes to.
+
+use super::*;
+
+const ARN: &str = "arn:aws:kms:us-east-1:111111111111:key/11111111-2222-4333-8444-555555555555";
+
+fn target() -> KeyArn {
+    KeyArn::parse(ARN).unwrap()
+}
+
+fn error(kind: Kind, code: &str) -> AwsError {
+    AwsError {
+        kind,
+        operation: "kms:Decrypt",
+        status: Some(400),
+        code: Some(code.into()),
+        message: None,
+        request_id: None,
+        bucket_region: None,
+        delete_marker: false,
+    }
+}
+
+fn refused() -> DryRun {
+    DryRun::Refused(error(Kind::Denied, "AccessDeniedException"))
+}
+
+fn unclear() -> DryRun {
+    DryRun::Unclear(error(Kind::Invalid, "ValidationException"))
+}
+
+fn healthy() -> KeyDescription {
+    KeyDescription {
+        arn: ARN.into(),
+        state: "Enabled".into(),
+        aws_managed: false,
+        spec: "SYMMETRIC_DEFAULT".into(),
+        usage: "ENCRYPT_DECRYPT".into(),
+        deletion_date: None,
+    }
+}
+
+fn evidence(generate: DryRun, decrypt: DryRun, encrypt: DryRun) -> Evidence {
+    Evidence {
+        caller: Ok(Caller {
+            arn: "arn:aws:sts::222222222222:assumed-role/cicd/run".into(),
+            account: "222222222222".into(),
+        }),
+        key: Some(KeyEvidence {
+            description: Ok(healthy()),
+            rotation: Ok(true),
+            encrypt,
+            uses: vec![Use { state: "production".into(), generate, decrypt }],
+        }),
+    }
+}
+
+fn described(change: impl FnOnce(&mut KeyDescription)) -> Evidence {
+    let mut evidence = evidence(DryRun::Allowed, DryRun::Allowed, DryRun::Allowed);
+    let mut description = healthy();
+    change(&mut description);
+    if let Some(key) = &mut evidence.key {
+        key.description = Ok(description);
+    }
+    evidence
+}
+
+fn status(judgement: &Judgement, id: CheckId) -> Status {
+    judgement.checks.iter().find(|check| check.id == id).unwrap().status
+}
+
+#[test]
+fn dry_runs_prove_refuse_or_leave_it_to_s3() {
+    let ok = || DryRun::Allowed;
+    for (generate, decrypt, encrypt, access, refusals) in [
+        (ok(), ok(), ok(), Access::Proven, 0),
+        (ok(), ok(), refused(), Access::Proven, 0),
+        (ok(), refused(), ok(), Access::Refused, 1),
+        (refused(), ok(), ok(), Access::Refused, 1),
+        (refused(), refused(), ok(), Access::Refused, 1),
+        (refused(), refused(), refused(), Access::OnlyS3CanTell, 0),
+        (unclear(), unclear(), ok(), Access::OnlyS3CanTell, 0),
+        (ok(), unclear(), ok(), Access::OnlyS3CanTell, 0),
+    ] {
+        let what = format!("{generate:?} {decrypt:?} {encrypt:?}");
+        let judgement = judge(&evidence(generate, decrypt, encrypt), Some(&target()));
+        assert_eq!(judgement.access, Some(access), "{what}");
+        assert_eq!(judgement.refusals.len(), refusals, "{what}");
+    }
+}
+
+#[test]
+fn encrypt_alone_is_a_warning() {
+    let evidence = evidence(DryRun::Allowed, DryRun::Allowed, refused());
+    let judgement = judge(&evidence, Some(&target()));
+    assert_eq!(status(&judgement, CheckId::GrantKeyPolicy), Status::Warn);
+}
+
+#[test]
+fn a_missing_grant_prints_both_statements_with_the_role() {
+    let evidence = evidence(DryRun::Allowed, refused(), DryRun::Allowed);
+    let judgement = judge(&evidence, Some(&target()));
+    assert_eq!(status(&judgement, CheckId::GrantIamPolicy), Status::Unknown);
+    let remedy = &judgement.refusals[0].remedy;
+    for part in [
+        "\"Sid\": \"DeployPrincipalUse\"",
+        "\"Sid\": \"TerraformStateKms\"",
+        "arn:aws:iam::222222222222:role/cicd",
+        ARN,
+    ] {
+        assert!(remedy.contains(part), "{part} in {remedy}");
+    }
+}
+
+#[test]
+fn an_unfit_key_is_refused_with_the_rescue() {
+    for (evidence, part, remedy) in [
+        (described(|k| k.state = "Disabled".into()), "is disabled", "enable-key"),
+        (
+            described(|k| {
+                k.state = "PendingDeletion".into();
+                k.deletion_date = Some("2026-12-24T00:00:00Z".into());
+            }),
+            "2026-12-24",
+            "cancel-key-deletion",
+        ),
+        (described(|k| k.state = "PendingImport".into()), "PendingImport", "describe-key"),
+        (described(|k| k.aws_managed = true), "managed by AWS", "create-key"),
+        (described(|k| k.spec = "RSA_2048".into()), "RSA_2048", "symmetric"),
+        (described(|k| k.usage = "GENERATE_VERIFY_MAC".into()), "GENERATE_VERIFY_MAC", "symmetric"),
+    ] {
+        let judgement = judge(&evidence, Some(&target()));
+        assert_eq!(status(&judgement, CheckId::KeyUsable), Status::Fail);
+        let refusal = &judgement.refusals[0];
+        assert_eq!(refusal.reason, FailureReason::KeyUnusable);
+        assert!(refusal.message.contains(part), "{}", refusal.message);
+        assert!(refusal.remedy.contains(remedy), "{}", refusal.remedy);
+    }
+}
+
+#[test]
+fn a_key_that_may_not_be_described_still_shows_its_state() {
+    let disabled = || DryRun::Unclear(error(Kind::KeyDisabled, "DisabledException"));
+    let mut evidence = evidence(disabled(), disabled(), disabled());
+    if let Some(key) = &mut evidence.key {
+        key.description = Err(error(Kind::Denied, "AccessDeniedException"));
+    }
+    let judgement = judge(&evidence, Some(&target()));
+    assert_eq!(judgement.refusals[0].reason, FailureReason::KeyUnusable);
+}
+
+#[test]
+fn without_a_key_there_is_nothing_to_judge() {
+    let evidence = Evidence { caller: Err(error(Kind::Denied, "x")), key: None };
+    let judgement = judge(&evidence, None);
+    assert!(judgement.checks.is_empty() && judgement.access.is_none());
+}

@@ -1,0 +1,162 @@
+//! The main job from beginning to end, on the embedded lab: an AWS in one process with a
+//! state account and a deploy account.
+//!
+//! Both stacks' states are written by the real Terraform when it is on PATH. Then the
+//! real action binary runs as the runner would run it: backend → plan → apply → verify →
+//! apply again → rollback, each with its verdict, and `terraform plan` shows that nothing
+//! changed for Terraform.
+
+#![allow(clippy::print_stdout, reason = "the demo talks to whoever started it")]
+
+#[path = "../tests/common/mod.rs"]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use aws_lab::{Encryption, Lab, Topology, cabal};
+use common::terraform::Terraform;
+use common::{BUCKET, KEYS, Ran, Workspace, state, step};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let binary = build()?;
+    let lab = Lab::start(cabal(Topology::Roles)).await?;
+    let key = lab.world().state_key_arn().to_owned();
+    let workspace = Workspace::new(&binary);
+    println!("Lab at {}: bucket {BUCKET} in the state account, key {key},", lab.endpoint());
+    println!("and a deploy role of another account, granted as the runbook says.\n");
+
+    let terraform = Terraform::find();
+    match &terraform {
+        Some(_) => {}
+        None => {
+            println!("SKIPPED Terraform: it is not on PATH; the states are made here instead\n")
+        }
+    }
+    let demo = Demo { lab: &lab, workspace: &workspace, key: &key, terraform };
+    tokio::task::block_in_place(|| demo.run())?;
+    let summary = keep_summary(&workspace)?;
+    println!("The summary of the migration is in {}", summary.display());
+    Ok(())
+}
+
+struct Demo<'a> {
+    lab: &'a Lab,
+    workspace: &'a Workspace,
+    key: &'a str,
+    terraform: Option<Terraform>,
+}
+
+impl Demo<'_> {
+    fn run(&self) -> Result<()> {
+        println!("1. Before: the backend without a key, and both stacks' states");
+        self.action("backend", "", &[])?;
+        self.make_states()?;
+
+        println!("2. STATE_KMS_KEY_ID is set: what would happen?");
+        let plan = self.action("plan", self.key, &[])?;
+        ensure!(plan.output("changed") == "false", "a plan changes nothing");
+
+        println!("3. The migration");
+        let apply = self.action("apply", self.key, &[])?;
+        ensure!(apply.output("verified") == "true", "the migration is verified");
+        std::fs::write(self.workspace.path().join("summary.md"), &apply.summary)?;
+        self.terraform_sees_no_change()?;
+
+        println!("4. A scheduled check, and the same again: nothing left to do");
+        self.action("verify", self.key, &[])?;
+        let again = self.action("apply", self.key, &[])?;
+        ensure!(again.output("changed") == "false", "a second run changes nothing");
+
+        println!("5. The variable is lost: Terraform would undo the encryption at its next write");
+        let lost = self.workspace.run(&step(self.lab, "deploy", "apply", ""));
+        ensure!(lost.output("failure-reason") == "downgrade-refused", "{}", lost.log);
+        println!("   ✔ refused: downgrade-refused\n");
+
+        println!("6. Back to SSE-S3, on purpose");
+        self.action("rollback", "", &[])?;
+        self.terraform_sees_no_change()?;
+        println!("{}", "─".repeat(72));
+        println!("{}", apply.summary);
+        println!("{}", "─".repeat(72));
+        Ok(())
+    }
+
+    fn action(&self, mode: &str, key: &str, more: &[(&str, &str)]) -> Result<Ran> {
+        let mut variables = step(self.lab, "deploy", mode, key);
+        variables.extend(common::variables(more));
+        let ran = self.workspace.run(&variables);
+        ensure!(ran.code == 0, "mode {mode} failed:\n{}", ran.log);
+        println!(
+            "   ✔ {mode}: encryption={} rekeyed={} changed={} verified={}",
+            ran.output("encryption"),
+            ran.output("rekeyed"),
+            ran.output("changed"),
+            ran.output("verified"),
+        );
+        for state in KEYS {
+            if let Some(version) = self.lab.world().current(BUCKET, state) {
+                println!("     {state}: {:?}", version.encryption);
+            }
+        }
+        println!();
+        Ok(ran)
+    }
+
+    fn make_states(&self) -> Result<()> {
+        match &self.terraform {
+            Some(terraform) => {
+                for module in ["infra", "dns"] {
+                    terraform.write_module(&self.workspace.module(module));
+                    terraform.apply(self.lab, "deploy", &self.workspace.module(module));
+                }
+                println!("   ✔ terraform apply wrote both states\n");
+            }
+            None => {
+                for key in KEYS {
+                    self.lab.world().put_object(BUCKET, key, state(1), Encryption::SseS3);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn terraform_sees_no_change(&self) -> Result<()> {
+        let Some(terraform) = &self.terraform else { return Ok(()) };
+        for module in ["infra", "dns"] {
+            let code = terraform.plan(self.lab, "deploy", &self.workspace.module(module));
+            ensure!(code == 0, "terraform plan for {module} is not a clean no-op (exit {code})");
+        }
+        println!("   ✔ terraform plan -detailed-exitcode: no changes, both stacks\n");
+        Ok(())
+    }
+}
+
+/// `cargo run --example` builds the library only; the demo runs the action's binary.
+fn build() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let release = !cfg!(debug_assertions);
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--locked", "--bin", "tfstate-kms"]);
+    command.args(release.then_some("--release"));
+    let built = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("cargo build")?;
+    ensure!(built.success(), "the action could not be built");
+    // …/target/<profile>/examples/demo
+    let own = std::env::current_exe()?;
+    let folder = own.parent().and_then(Path::parent).context("the demo's own folder")?;
+    let binary = folder.join("tfstate-kms");
+    ensure!(binary.exists(), "{} is missing", binary.display());
+    Ok(binary)
+}
+
+/// The workspace goes with the demo; the summary stays in the target folder.
+fn keep_summary(workspace: &Workspace) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().and_then(Path::parent).context("the demo's own folder")?;
+    let kept = folder.join("demo-summary.md");
+    std::fs::copy(workspace.path().join("summary.md"), &kept)?;
+    Ok(kept)
+}

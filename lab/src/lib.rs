@@ -1,0 +1,144 @@
+//! An AWS in one process, for the demo and the tests: S3, KMS and STS with accounts,
+//! principals and policies on both sides, strict where public emulators are lax.
+//!
+//! A [`World`] is arranged, a [`Lab`] serves it on a port of this machine, and its
+//! [log](Lab::log) says what was asked. Nothing here is AWS: the rules are written down
+//! after its documentation, each beside the code that follows it.
+
+#![allow(clippy::expect_used, reason = "a test's arrangement that does not hold is a failed test")]
+
+mod cabal;
+mod faults;
+mod kms;
+mod log;
+pub mod policy;
+mod s3;
+mod server;
+mod sigv4;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use cabal::{
+    ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
+};
+pub use faults::{Effect, Matcher};
+pub use log::{LogEntry, sequential_round_trips};
+pub use world::{Bucket, Encryption, Failure, Key, Principal, Version, World};
+
+use server::{Shared, lock};
+
+/// A running lab; it stops when this is dropped.
+pub struct Lab {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Lab {
+    /// Serves a world on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start(world: World) -> anyhow::Result<Self> {
+        Self::start_on(world, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// Serves a world on this address.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn start_on(world: World, address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new(world));
+        let server = tokio::spawn(accept(listener, shared.clone()));
+        Ok(Self { shared, address, server })
+    }
+
+    /// Where it listens, as AWS_ENDPOINT_URL takes it.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The environment of a principal of the preset.
+    pub fn env(&self, principal: &str) -> Vec<(String, String)> {
+        let world = self.world();
+        let who = world.principals.get(principal).expect("a principal of the preset");
+        let mut variables = vec![
+            ("AWS_ACCESS_KEY_ID".to_owned(), who.access_key.clone()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), who.secret.clone()),
+        ];
+        variables.extend(who.token.clone().map(|token| ("AWS_SESSION_TOKEN".to_owned(), token)));
+        variables.push(("AWS_REGION".to_owned(), REGION.to_owned()));
+        variables.push(("AWS_ENDPOINT_URL".to_owned(), self.endpoint()));
+        variables
+    }
+
+    /// The names of all principals.
+    pub fn principals(&self) -> Vec<String> {
+        self.world().principals.keys().cloned().collect()
+    }
+
+    /// The world, to arrange and to inspect. While it is held, no request is answered.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.shared.world)
+    }
+
+    /// The requests so far.
+    pub fn log(&self) -> Vec<LogEntry> {
+        lock(&self.shared.log).clone()
+    }
+
+    /// Forgets them.
+    pub fn clear_log(&self) {
+        lock(&self.shared.log).clear();
+    }
+
+    /// Each request from now on waits that long before it is carried out.
+    pub fn set_latency(&self, latency: Duration) {
+        *lock(&self.shared.latency) = latency;
+    }
+
+    /// Spoils the requests that match.
+    pub fn inject(&self, matcher: Matcher, effect: Effect) {
+        lock(&self.shared.faults).push(faults::Fault::new(matcher, effect));
+    }
+
+    /// Spoils no more.
+    pub fn clear_faults(&self) {
+        lock(&self.shared.faults).clear();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        // Small answers must not wait for more.
+        let _ = stream.set_nodelay(true);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let shared = shared.clone();
+                async move { shared.serve(request).await }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}

@@ -1,0 +1,393 @@
+//! The one port: tells the services apart, logs, delays and spoils requests.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::http::request::Parts;
+use hyper::http::{HeaderMap, Method, StatusCode};
+use hyper::{Request, Response};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use serde_json::{Value, json};
+
+use crate::faults::{Effect, Fault};
+use crate::kms;
+use crate::log::LogEntry;
+use crate::s3::Store;
+use crate::sigv4::Claim;
+use crate::world::{Failure, Principal, World};
+
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// Bodies for KMS and STS are small; a larger one is not theirs.
+const SMALL: usize = 1 << 20;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub world: Arc<Mutex<World>>,
+    pub faults: Mutex<Vec<Fault>>,
+    pub log: Mutex<Vec<LogEntry>>,
+    pub latency: Mutex<Duration>,
+    pub started: Instant,
+    s3: S3Service,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(world: World) -> Self {
+        let world = Arc::new(Mutex::new(world));
+        let store = Store(world.clone());
+        let mut builder = S3ServiceBuilder::new(store.clone());
+        builder.set_auth(store);
+        Self {
+            world,
+            faults: Mutex::default(),
+            log: Mutex::default(),
+            latency: Mutex::default(),
+            started: Instant::now(),
+            s3: builder.build(),
+        }
+    }
+
+    /// Serves one request. An error closes the connection without an answer.
+    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Result<Answer, io::Error> {
+        let (parts, body) = request.into_parts();
+        let start = self.started.elapsed();
+        let call = Call::of(&parts, body).await?;
+        let at = {
+            let mut log = lock(&self.log);
+            log.push(self.entry(&parts, &call, start));
+            log.len() - 1
+        };
+        let latency = *lock(&self.latency);
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let result = self.spoiled(parts, call).await;
+        let mut log = lock(&self.log);
+        // The log may have been cleared meanwhile.
+        if let Some(entry) = log.get_mut(at).filter(|entry| entry.start == start) {
+            entry.end = self.started.elapsed();
+            entry.status = result.as_ref().map_or(0, |answer| answer.status().as_u16());
+        }
+        result
+    }
+
+    fn entry(&self, parts: &Parts, call: &Call, start: Duration) -> LogEntry {
+        let world = lock(&self.world);
+        let claim = Claim::of(parts);
+        let principal = claim.and_then(|claim| world.by_access_key(&claim.access_key).map(name_of));
+        let told = |name: &str| {
+            name.starts_with("x-amz-server-side-encryption")
+                || [
+                    "if-match",
+                    "if-none-match",
+                    "x-amz-copy-source-if-match",
+                    "x-amz-checksum-mode",
+                    "x-amz-expected-bucket-owner",
+                ]
+                .contains(&name)
+        };
+        let headers: BTreeMap<String, String> = parts
+            .headers
+            .iter()
+            .filter(|(name, _)| told(name.as_str()))
+            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+            .collect();
+        LogEntry {
+            service: call.service(),
+            operation: call.operation().to_owned(),
+            principal,
+            resource: call.resource().map(str::to_owned),
+            status: 0,
+            start,
+            end: start,
+            headers,
+        }
+    }
+
+    async fn spoiled(&self, parts: Parts, call: Call) -> Result<Answer, io::Error> {
+        let hit = {
+            let mut faults = lock(&self.faults);
+            let (operation, key) =
+                (call.operation().to_owned(), call.resource().map(str::to_owned));
+            // Each counts what it sees; the first one that is due decides.
+            let due: Vec<Arc<Effect>> = faults
+                .iter_mut()
+                .filter_map(|fault| {
+                    fault.hits(&operation, key.as_deref()).then(|| fault.effect.clone())
+                })
+                .collect();
+            due.into_iter().next()
+        };
+        let Some(effect) = hit else { return self.carried_out(parts, call).await };
+        match &*effect {
+            Effect::Fail { status, code, message } => Ok(call.refusal(*status, code, message)),
+            Effect::Timeout => std::future::pending().await,
+            Effect::ResetBefore => Err(io::Error::other("reset before")),
+            Effect::ResetAfter => {
+                self.carried_out(parts, call).await?;
+                Err(io::Error::other("reset after"))
+            }
+            Effect::Truncate => {
+                let answer = self.carried_out(parts, call).await?;
+                let (head, body) = answer.into_parts();
+                let bytes = body.collect().await?.to_bytes();
+                let half = bytes.slice(..bytes.len() / 2);
+                let frames: [Result<Frame<Bytes>, io::Error>; 2] =
+                    [Ok(Frame::data(half)), Err(io::Error::other("the body breaks off here"))];
+                let body = StreamBody::new(stream::iter(frames));
+                let mut answer = Response::from_parts(head, UnsyncBoxBody::new(body));
+                answer.headers_mut().insert("content-length", bytes.len().into());
+                Ok(answer)
+            }
+            Effect::Act(act) => {
+                act(&mut lock(&self.world));
+                self.carried_out(parts, call).await
+            }
+        }
+    }
+
+    async fn carried_out(&self, parts: Parts, call: Call) -> Result<Answer, io::Error> {
+        match call {
+            Call::S3 { body, .. } => {
+                let request = Request::from_parts(parts, s3s::Body::from(body));
+                let answer =
+                    self.s3.call(request).await.map_err(|_| io::Error::other("not HTTP"))?;
+                Ok(answer.map(|body| {
+                    body.map_err(|error| io::Error::other(error.to_string())).boxed_unsync()
+                }))
+            }
+            Call::Kms { operation, body } => {
+                let result = self.kms(&parts, &operation, &body);
+                Ok(match result {
+                    Ok(output) => small(200, "application/x-amz-json-1.1", output.to_string()),
+                    Err(failure) => kms_error(failure.status, failure.code, &failure.message),
+                })
+            }
+            Call::Sts { operation, body } => Ok(match self.sts(&parts, &operation, &body) {
+                Ok(text) => small(200, "text/xml", text),
+                Err(failure) => sts_error(failure.status, failure.code, &failure.message),
+            }),
+        }
+    }
+
+    /// Whose request it is, if the signature is right.
+    fn signer(&self, parts: &Parts, body: &[u8]) -> Result<(Principal, Claim), Failure> {
+        let missing = || {
+            Failure::new("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
+        };
+        let claim = Claim::of(parts).ok_or_else(missing)?;
+        let world = lock(&self.world);
+        let invalid = |message| Failure::new("UnrecognizedClientException", 400, message);
+        let who = world
+            .by_access_key(&claim.access_key)
+            .ok_or_else(|| invalid("The security token included in the request is invalid."))?;
+        let token = parts.headers.get("x-amz-security-token").and_then(|value| value.to_str().ok());
+        if token != who.token.as_deref() {
+            return Err(invalid("The security token included in the request is invalid."));
+        }
+        if !claim.is_made_by(&who.secret, parts, body) {
+            let message =
+                "The request signature we calculated does not match the signature you provided.";
+            return Err(Failure::new("InvalidSignatureException", 403, message));
+        }
+        Ok((who.clone(), claim))
+    }
+
+    fn kms(&self, parts: &Parts, operation: &str, body: &[u8]) -> Result<Value, Failure> {
+        let (who, claim) = self.signer(parts, body)?;
+        let input = serde_json::from_slice(body).unwrap_or(json!({}));
+        kms::call(&mut lock(&self.world), &who, &claim.region, operation, &input)
+    }
+
+    /// AWS: GetCallerIdentity needs no permission.
+    fn sts(&self, parts: &Parts, operation: &str, body: &[u8]) -> Result<String, Failure> {
+        let (who, _) = self.signer(parts, body)?;
+        if operation != "GetCallerIdentity" {
+            return Err(Failure::new(
+                "InvalidAction",
+                400,
+                format!("the lab does not know sts:{operation}"),
+            ));
+        }
+        Ok(format!(
+            "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+             <Arn>{}</Arn><UserId>AIDALABLABLAB</UserId><Account>{}</Account></GetCallerIdentityResult>\
+             <ResponseMetadata><RequestId>lab</RequestId></ResponseMetadata></GetCallerIdentityResponse>",
+            who.identity.shown(),
+            who.identity.account
+        ))
+    }
+}
+
+fn name_of(principal: &Principal) -> String {
+    principal.identity.shown().to_owned()
+}
+
+/// A request, told apart.
+enum Call {
+    S3 { operation: String, key: Option<String>, body: Incoming },
+    Kms { operation: String, body: Bytes },
+    Sts { operation: String, body: Bytes },
+}
+
+impl Call {
+    async fn of(parts: &Parts, body: Incoming) -> Result<Self, io::Error> {
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(operation) = text("x-amz-target").and_then(|t| t.strip_prefix("TrentService."))
+        {
+            let body = limited(body).await?;
+            return Ok(Self::Kms { operation: operation.to_owned(), body });
+        }
+        let form = text("content-type")
+            .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        if parts.method == Method::POST && parts.uri.path() == "/" && form {
+            let body = limited(body).await?;
+            let operation = String::from_utf8_lossy(&body)
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("Action=").map(str::to_owned))
+                .unwrap_or_default();
+            return Ok(Self::Sts { operation, body });
+        }
+        let (operation, key) =
+            s3_operation(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
+        Ok(Self::S3 { operation, key, body })
+    }
+
+    fn service(&self) -> &'static str {
+        match self {
+            Self::S3 { .. } => "s3",
+            Self::Kms { .. } => "kms",
+            Self::Sts { .. } => "sts",
+        }
+    }
+
+    fn operation(&self) -> &str {
+        match self {
+            Self::S3 { operation, .. }
+            | Self::Kms { operation, .. }
+            | Self::Sts { operation, .. } => operation,
+        }
+    }
+
+    fn resource(&self) -> Option<&str> {
+        match self {
+            Self::S3 { key, .. } => key.as_deref(),
+            Self::Kms { .. } | Self::Sts { .. } => None,
+        }
+    }
+
+    fn refusal(&self, status: u16, code: &str, message: &str) -> Answer {
+        match self {
+            Self::S3 { .. } => {
+                let text = format!(
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{}</Code><Message>{}</Message>\
+                     <RequestId>lab</RequestId></Error>",
+                    xml(code),
+                    xml(message)
+                );
+                small(status, "application/xml", text)
+            }
+            Self::Kms { .. } => kms_error(status, code, message),
+            Self::Sts { .. } => sts_error(status, code, message),
+        }
+    }
+}
+
+async fn limited(body: Incoming) -> io::Result<Bytes> {
+    let collected = Limited::new(body, SMALL).collect().await;
+    collected.map(|body| body.to_bytes()).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// S3's operations are told apart by method, path, query and headers.
+fn s3_operation(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> (String, Option<String>) {
+    let (bucket, key) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let has = |name: &str| {
+        query.unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some(name))
+    };
+    let object = !key.is_empty();
+    let name = match (method.as_str(), object) {
+        _ if bucket.is_empty() => "ListBuckets",
+        ("GET", true) if has("tagging") => "GetObjectTagging",
+        ("PUT", true) if has("tagging") => "PutObjectTagging",
+        ("PUT", true) if has("encryption") => "UpdateObjectEncryption",
+        ("GET", true) => "GetObject",
+        ("HEAD", true) => "HeadObject",
+        ("PUT", true) if headers.contains_key("x-amz-copy-source") => "CopyObject",
+        ("PUT", true) => "PutObject",
+        ("DELETE", true) => "DeleteObject",
+        ("HEAD", false) => "HeadBucket",
+        ("GET", false) if has("list-type") => "ListObjectsV2",
+        ("GET", false) if has("versions") => "ListObjectVersions",
+        ("GET", false) if has("location") => "GetBucketLocation",
+        ("GET", false) if has("versioning") => "GetBucketVersioning",
+        ("GET", false) => "GetBucketConfiguration",
+        _ => "Other",
+    };
+    (name.to_owned(), object.then(|| percent_decoded(key)))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digits: String = bytes.by_ref().take(2).map(char::from).collect();
+            out.push(u8::from_str_radix(&digits, 16).unwrap_or(b'?'));
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn kms_error(status: u16, code: &str, message: &str) -> Answer {
+    small(
+        status,
+        "application/x-amz-json-1.1",
+        json!({ "__type": code, "message": message }).to_string(),
+    )
+}
+
+fn sts_error(status: u16, code: &str, message: &str) -> Answer {
+    // STS has its own word for a token that KMS calls unrecognized.
+    let code = if code == "UnrecognizedClientException" { "InvalidClientTokenId" } else { code };
+    let text = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+         <Code>{}</Code><Message>{}</Message></Error><RequestId>lab</RequestId></ErrorResponse>",
+        xml(code),
+        xml(message)
+    );
+    small(status, "text/xml", text)
+}
+
+fn xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn small(status: u16, kind: &'static str, text: String) -> Answer {
+    let body = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
+    let mut answer = Response::new(body.boxed_unsync());
+    *answer.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    answer.headers_mut().insert("x-amzn-requestid", hyper::header::HeaderValue::from_static("lab"));
+    answer
+}

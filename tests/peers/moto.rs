@@ -1,0 +1,118 @@
+//! A third-party server that is wrong in known ways: it ignores the conditions of a copy,
+//! runs dry runs for real and shows no default encryption. The states must survive it.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::{BUCKET, KEYS, state, variables};
+use crate::{peer, workspace};
+
+struct Moto {
+    server: Child,
+    endpoint: String,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Moto {
+    fn start(program: &std::path::Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(60), "moto does not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Self { server, endpoint }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        variables(&[
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+        ])
+    }
+
+    fn aws(&self, arguments: &[&str]) -> String {
+        let result = Command::new("aws")
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PYENV_ROOT", std::env::var_os("PYENV_ROOT").unwrap_or_default())
+            .env("HOME", std::env::temp_dir())
+            .envs(self.environment())
+            .output()
+            .unwrap();
+        assert!(
+            result.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&result.stderr)
+        );
+        String::from_utf8(result.stdout).unwrap().trim().to_owned()
+    }
+}
+
+#[test]
+fn every_byte_survives_a_lax_server() {
+    let (Some(program), Some(_)) = (peer("moto_server"), peer("aws")) else { return };
+    let moto = Moto::start(&program);
+    moto.aws(&["s3api", "create-bucket", "--bucket", BUCKET]);
+    let versioning = ["s3api", "put-bucket-versioning", "--bucket", BUCKET];
+    moto.aws(&[&versioning[..], &["--versioning-configuration", "Status=Enabled"]].concat());
+    let query = ["--query", "KeyMetadata.Arn", "--output", "text"];
+    let key = moto.aws(&[&["kms", "create-key"][..], &query].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (at, name) in KEYS.iter().enumerate() {
+        std::fs::write(file("body"), state(at as u64 + 1)).unwrap();
+        let put = ["s3api", "put-object", "--bucket", BUCKET, "--key", name, "--body"];
+        let more = ["--metadata", "owner=cabal", "--content-type", "application/json"];
+        moto.aws(&[&put[..], &[&file("body")], &more].concat());
+    }
+    let workspace = workspace();
+    let run = |mode: &str, key: &str| {
+        let mut all = moto.environment();
+        all.extend(variables(&[
+            ("INPUT_MODE", mode),
+            ("INPUT_BUCKET", BUCKET),
+            ("INPUT_ENVIRONMENT", "production"),
+            ("STATE_KMS_KEY_ID", key),
+        ]));
+        workspace.run(&all).green()
+    };
+    let assert_states = |expected: &str| {
+        for (at, name) in KEYS.iter().enumerate() {
+            let out = file("out");
+            let get = ["s3api", "get-object", "--bucket", BUCKET, "--key", name, &out];
+            let query = ["--query", "[ServerSideEncryption,ContentType,Metadata.owner]"];
+            let text = moto.aws(&[&get[..], &query, &["--output", "text"]].concat());
+            assert_eq!(text, format!("{expected}\tapplication/json\tcabal"));
+            assert_eq!(std::fs::read(&out).unwrap(), state(at as u64 + 1));
+        }
+    };
+    let ran = run("apply", &key);
+    assert_eq!((ran.output("rekeyed"), ran.output("encryption")), ("2", "aws:kms"));
+    assert_states("aws:kms");
+    let ran = run("verify", &key);
+    assert_eq!(ran.output("verified"), "true");
+    let ran = run("apply", &key);
+    assert_eq!(ran.output("changed"), "false");
+    let ran = run("rollback", "");
+    assert_eq!((ran.output("rekeyed"), ran.output("encryption")), ("2", "AES256"));
+    assert_states("AES256");
+}

@@ -129,7 +129,7 @@ where
         SdkError::DispatchFailure(_) => (Kind::Ambiguous, None, Some(innermost(error))),
         SdkError::ServiceError(service) => {
             let code = service.err().code().filter(|code| !code.is_empty());
-            let message = service.err().message().map(|m| shorten(m));
+            let message = service.err().message().map(shorten);
             (kind_of(code, status), code.map(printable), message)
         }
         // An answer that could not be read, for instance one cut off in the middle.

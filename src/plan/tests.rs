@@ -69,7 +69,9 @@ fn dsse(key: &str) -> ServerSide {
 }
 
 /// Step, reason of the refusal, and whether there is a warning.
-fn decided(goal: &Goal, found: Found, allow: Allowances) -> (Step, Option<FailureReason>, bool) {
+type Decided = (Step, Option<FailureReason>, bool);
+
+fn decided(goal: &Goal, found: Found, allow: Allowances) -> Decided {
     let mut plan = plan(goal, &survey(found), allow);
     let step = plan.steps.remove(0);
     assert!(plan.steps.is_empty() && plan.refusals.len() <= 1);
@@ -90,7 +92,7 @@ fn every_kind_of_object_under_every_goal() {
     let unreadable =
         |key| Found::Unreadable { seen: Box::new(seen(kms(key), 1)), error: error(Kind::Denied) };
     let big = COPY_LIMIT + 1;
-    let rows: Vec<(&str, Found, [(Step, Option<FailureReason>, bool); 3])> = vec![
+    let rows: Vec<(&str, Found, [Decided; 3])> = vec![
         // what it is; under the key, variable empty, rollback
         ("absent", Found::Absent { deleted: false }, [ok(Nothing), warned(Nothing), ok(Nothing)]),
         (

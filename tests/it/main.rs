@@ -1,5 +1,7 @@
 //! The real binary against the lab.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

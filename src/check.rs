@@ -44,12 +44,22 @@ named! {
         SameAccount = "same-account", "Key and bucket are in one account";
         GrantKeyPolicy = "grant-key-policy", "The key policy lets this principal use the key";
         GrantIamPolicy = "grant-iam-policy", "The principal's own policy lets it use the key";
+        KeyPolicy = "key-policy", "The key policy names no more than it should";
+        Readers = "readers", "The other roles that must read the states can";
         ObjectReadable = "object-readable", "This principal reads every state";
         ObjectEncrypted = "object-encrypted", "Every state has the wanted encryption";
         ObjectKey = "object-key", "Every state is under the wanted key";
         ContentUnchanged = "content-unchanged", "Bytes and attributes are what they were before";
         BackendConsistent = "backend-consistent", "The backend files say what was asked for";
+        Gate = "gate", "S3 access alone does not read a state";
+        History = "history", "No old version is readable without the key";
         BucketVersioning = "bucket-versioning", "The bucket keeps old versions";
+        BucketDefaultEncryption = "bucket-default-encryption", "The bucket's default encryption fits";
+        BucketPublicAccess = "bucket-public-access", "Public access to the bucket is blocked";
+        BucketPolicy = "bucket-policy", "The bucket policy refuses nothing that is written";
+        Replication = "replication", "Replication goes on under the key";
+        ObjectLock = "object-lock", "Object Lock does not stand in the way";
+        ObjectOwnership = "object-ownership", "The bucket's owner keeps access to what is written";
     }
 }
 
@@ -68,6 +78,11 @@ named! {
         NotRekeyable = "not-rekeyable", "a state is in a form that cannot be re-keyed safely";
         KeyUnusable = "key-unusable", "the key is disabled, pending deletion, of the wrong kind or place";
         KeyDenied = "key-denied", "this principal may not encrypt and decrypt under the key";
+        ReadersLockedOut = "readers-locked-out", "a role that must read the states would be locked out";
+        BucketPolicyDenies = "bucket-policy-denies", "the bucket policy refuses what would be written";
+        GateOpen = "gate-open", "a state can be read without a grant on the key";
+        GateInconclusive = "gate-inconclusive", "the named gate probe could not tell";
+        HistoryRekey = "history-rekey-failed", "an old version could not be re-keyed in place";
         WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";
         Drift = "drift", "a state or a backend file is not as wanted";
         ConcurrentWrites = "concurrent-writes", "another writer changed a state again and again";

@@ -1,7 +1,9 @@
-//! The two statements that a principal needs to use a key across an account border,
-//! finished and ready to paste.
+//! The statements that a principal needs to use a key across an account border, finished
+//! and ready to paste.
 
-use serde_json::json;
+use std::fmt;
+
+use serde_json::{Value, json};
 
 use crate::aws::Caller;
 use crate::names::KeyArn;
@@ -10,30 +12,141 @@ use crate::names::KeyArn;
 pub const ACTIONS: [&str; 4] =
     ["kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey"];
 
-/// Both statements, with where they go.
-pub fn statements(caller: Option<&Caller>, key: &KeyArn) -> String {
-    let (principal, account) = match caller {
-        Some(caller) => (principal(&caller.arn), caller.account.clone()),
-        None => ("<DEPLOY_PRINCIPAL_ARN>".to_owned(), "its own account".to_owned()),
-    };
-    let in_key_policy = json!({
+/// What is known of the two sides of a grant; `None`: no evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sides {
+    /// The key policy grants it.
+    pub key_policy: Option<bool>,
+    /// The principal's own IAM policy grants it.
+    pub iam: Option<bool>,
+}
+
+impl fmt::Display for Sides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |side| match side {
+            Some(true) => "grants it",
+            Some(false) => "does not grant it",
+            None => "is not known",
+        };
+        write!(f, "the key policy {}, the IAM side {}", word(self.key_policy), word(self.iam))
+    }
+}
+
+/// The statement of the key policy (Part 1 of the runbook).
+pub fn key_policy_statement(principal: &str) -> Value {
+    json!({
         "Sid": "DeployPrincipalUse",
         "Effect": "Allow",
         "Principal": { "AWS": principal },
         "Action": ACTIONS,
         "Resource": "*",
-    });
-    let in_iam_policy = json!({
+    })
+}
+
+/// The statement of the principal's IAM policy (Part 2 of the runbook).
+pub fn iam_policy_statement(key: &KeyArn) -> Value {
+    json!({
         "Sid": "TerraformStateKms",
         "Effect": "Allow",
         "Action": ACTIONS,
         "Resource": key.as_str(),
-    });
-    format!(
-        "In the key policy of {key} (account {}):\n{in_key_policy:#}\nIn the IAM policy of {principal} \
-         (account {account}):\n{in_iam_policy:#}",
-        key.account()
+    })
+}
+
+/// The statements for the key policy with S3 as the only way to the key, and only for
+/// these states; DescribeKey stays a direct call.
+pub fn hardened_statements(
+    principal: &str,
+    key: &KeyArn,
+    bucket: &str,
+    states: &[String],
+) -> Value {
+    let arns: Vec<String> = states
+        .iter()
+        .map(|state| format!("arn:{}:s3:::{bucket}/{state}*", key.partition()))
+        .collect();
+    let host = match key.partition() {
+        "aws-cn" => "amazonaws.com.cn",
+        _ => "amazonaws.com",
+    };
+    json!([
+        {
+            "Sid": "DeployPrincipalUseThroughS3",
+            "Effect": "Allow",
+            "Principal": { "AWS": principal },
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": "*",
+            "Condition": {
+                "StringEquals": { "kms:ViaService": format!("s3.{}.{host}", key.region()) },
+                "StringLike": { "kms:EncryptionContext:aws:s3:arn": arns },
+            },
+        },
+        {
+            "Sid": "DeployPrincipalDescribe",
+            "Effect": "Allow",
+            "Principal": { "AWS": principal },
+            "Action": "kms:DescribeKey",
+            "Resource": "*",
+        },
+    ])
+}
+
+/// The statements that are missing on the sides that are not known to grant, with where
+/// they go.
+pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String {
+    let (principal, account) = match caller {
+        Some(caller) => (principal(&caller.arn), caller.account.clone()),
+        None => ("<DEPLOY_PRINCIPAL_ARN>".to_owned(), "its own account".to_owned()),
+    };
+    texts(
+        &principal,
+        &account,
+        key,
+        sides,
+        &key_policy_statement(&principal),
+        &iam_policy_statement(key),
     )
+}
+
+/// The same for a role that only reads.
+pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
+    let actions = ["kms:Decrypt", "kms:DescribeKey"];
+    let in_key_policy = json!({
+        "Sid": "StateReaderUse",
+        "Effect": "Allow",
+        "Principal": { "AWS": role },
+        "Action": actions,
+        "Resource": "*",
+    });
+    let in_iam_policy = json!({
+        "Sid": "TerraformStateKmsRead",
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": key.as_str(),
+    });
+    let account = role.split(':').nth(4).unwrap_or_default();
+    texts(role, account, key, sides, &in_key_policy, &in_iam_policy)
+}
+
+fn texts(
+    principal: &str,
+    account: &str,
+    key: &KeyArn,
+    sides: Sides,
+    in_key_policy: &Value,
+    in_iam_policy: &Value,
+) -> String {
+    let mut parts = Vec::new();
+    if sides.key_policy != Some(true) {
+        let owner = key.account();
+        parts.push(format!("In the key policy of {key} (account {owner}):\n{in_key_policy:#}"));
+    }
+    if sides.iam != Some(true) {
+        parts.push(format!(
+            "In the IAM policy of {principal} (account {account}):\n{in_iam_policy:#}"
+        ));
+    }
+    parts.join("\n")
 }
 
 /// The principal that policies name: an assumed role's session ARN has lost the role's
@@ -48,6 +161,8 @@ pub fn principal(arn: &str) -> String {
 mod tests {
     use super::*;
 
+    const KEY: &str = "arn:aws:kms:us-east-1:111111111111:key/5c0ffee1-2222-4333-8444-555555555555";
+
     #[test]
     fn sessions_become_their_role() {
         assert_eq!(
@@ -56,5 +171,26 @@ mod tests {
         );
         let user = "arn:aws:iam::222222222222:user/terraform";
         assert_eq!(principal(user), user);
+    }
+
+    #[test]
+    fn only_what_may_be_missing_is_printed() {
+        let key = KeyArn::parse(KEY).unwrap();
+        let text = |key_policy, iam| {
+            let role = "arn:aws:iam::222222222222:role/plan";
+            reader_statements(role, &key, Sides { key_policy, iam })
+        };
+        let both = text(None, None);
+        assert!(both.contains("StateReaderUse") && both.contains("TerraformStateKmsRead"));
+        assert!(!text(Some(true), Some(false)).contains("StateReaderUse"));
+        assert!(!text(Some(false), Some(true)).contains("TerraformStateKmsRead"));
+    }
+
+    #[test]
+    fn the_hardened_variant_names_service_and_states() {
+        let key = KeyArn::parse(KEY).unwrap();
+        let text = hardened_statements("p", &key, "b", &["production".into()]).to_string();
+        assert!(text.contains("s3.us-east-1.amazonaws.com"));
+        assert!(text.contains("arn:aws:s3:::b/production*"));
     }
 }

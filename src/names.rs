@@ -207,6 +207,25 @@ pub fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// Whether the text is the ARN of an IAM role or user, path included.
+pub fn is_principal_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let &[arn, partition, service, region, account, resource] = parts.as_slice() else {
+        return false;
+    };
+    let name = resource.strip_prefix("role/").or_else(|| resource.strip_prefix("user/"));
+    arn == "arn"
+        && is_partition(partition)
+        && service == "iam"
+        && region.is_empty()
+        && is_account(account)
+        && name.is_some_and(|name| {
+            !name.is_empty()
+                && name.len() <= 576
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-/".contains(&b))
+        })
+}
+
 /// Says what is wrong with a bucket's name (S3: general purpose bucket naming rules).
 pub fn bucket_name_problem(name: &str) -> Option<&'static str> {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -340,6 +359,22 @@ mod tests {
             let message = KeyArn::parse(text).unwrap_err().to_string();
             assert!(message.contains(part), "{text}: {message}");
             assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn principals_are_roles_and_users() {
+        assert!(is_principal_arn("arn:aws:iam::222222222222:role/ci/cicd"));
+        assert!(is_principal_arn("arn:aws-cn:iam::222222222222:user/terraform"));
+        for bad in [
+            "",
+            "cicd",
+            "arn:aws:iam::222222222222:root",
+            "arn:aws:sts::222222222222:assumed-role/cicd/run",
+            "arn:aws:iam::222222222222:role/",
+            "arn:aws:iam::222222222222:role/a b",
+        ] {
+            assert!(!is_principal_arn(bad), "{bad}");
         }
     }
 

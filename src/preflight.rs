@@ -8,6 +8,7 @@ use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Ki
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants;
 use crate::names::KeyArn;
+use crate::policies::{Policy, Reach};
 
 /// What was asked, and the answers.
 #[derive(Debug)]
@@ -25,6 +26,11 @@ pub struct KeyEvidence {
     pub description: Result<KeyDescription, AwsError>,
     /// Whether it is rotated.
     pub rotation: Result<bool, AwsError>,
+    /// The key policy; within the key's account only.
+    pub policy: Result<String, AwsError>,
+    /// What IAM says of the principal's own policies: the actions that they do not allow.
+    /// Asked only where a dry run was refused.
+    pub not_allowed_by_iam: Option<Result<Vec<String>, AwsError>>,
     /// A dry run of kms:Encrypt.
     pub encrypt: DryRun,
     /// For each state: dry runs of kms:GenerateDataKey and kms:Decrypt in its context.
@@ -79,13 +85,21 @@ impl Evidence {
             let (some_keys, some_target) = keys.zip(target)?;
             let id = some_target.as_str();
             let first = context(some_target, bucket, states.first().map_or("", String::as_str));
-            let (description, rotation, encrypt, uses) = tokio::join!(
+            let (description, rotation, policy, encrypt, uses) = tokio::join!(
                 some_keys.describe(id),
                 some_keys.rotates(id),
+                some_keys.policy(id),
                 some_keys.may_encrypt(id, &first),
                 Self::uses(keys, bucket, target, states)
             );
-            Some(KeyEvidence { description, rotation, encrypt, uses })
+            Some(KeyEvidence {
+                description,
+                rotation,
+                policy,
+                not_allowed_by_iam: None,
+                encrypt,
+                uses,
+            })
         };
         let (caller, key) = join(aws.caller(), about_key).await;
         Self { caller, key }
@@ -110,6 +124,24 @@ impl Evidence {
         .await
     }
 
+    /// Asks IAM about the principal's own policies, where a dry run was refused.
+    pub async fn ask_iam(&mut self, aws: &Aws, target: Option<&KeyArn>) {
+        let (Some(key), Some(target), Ok(caller)) = (&mut self.key, target, &self.caller) else {
+            return;
+        };
+        if access(key) == Access::Proven && key.encrypt.is_allowed() {
+            return;
+        }
+        let principal = grants::principal(&caller.arn);
+        let asked = aws.not_allowed_by_iam(&principal, &NEEDED, target.as_str()).await;
+        key.not_allowed_by_iam = Some(asked);
+    }
+
+    /// The key policy, where it may be read.
+    pub fn key_policy(&self) -> Option<Policy> {
+        Policy::parse(self.key.as_ref()?.policy.as_ref().ok()?)
+    }
+
     /// Adds dry runs that were made later.
     pub fn add(&mut self, uses: Vec<Use>) {
         if let Some(key) = &mut self.key {
@@ -118,8 +150,11 @@ impl Evidence {
     }
 }
 
+/// What S3 needs of the key to write and to read.
+const NEEDED: [&str; 2] = ["kms:GenerateDataKey", "kms:Decrypt"];
+
 /// The encryption context that S3 gives for an object, without S3 Bucket Keys: its ARN.
-fn context(target: &KeyArn, bucket: &Bucket, state: &str) -> String {
+pub(crate) fn context(target: &KeyArn, bucket: &Bucket, state: &str) -> String {
     format!("arn:{}:s3:::{}/{state}", target.partition(), bucket.name())
 }
 
@@ -230,7 +265,7 @@ impl Judgement {
                         format!(
                             "{trial}; kms:Encrypt is refused ({error}). Neither S3 nor Terraform uses it"
                         ),
-                        Some(grants::statements(caller, target)),
+                        Some(grants::statements(caller, target, grants::Sides::default())),
                     ),
                     _ => (Status::Pass, trial.clone(), None),
                 };
@@ -238,23 +273,70 @@ impl Judgement {
             }
             return;
         }
-        let remedy = grants::statements(caller, target);
-        for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
-            self.push(
-                id,
-                Status::Unknown,
-                format!("{trial}; which side refuses it cannot be told from the answers"),
-                Some(remedy.clone()),
-            );
+        let (sides, why) = sides(caller, key);
+        let remedy = grants::statements(caller, target, sides);
+        for (id, side, why) in [
+            (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),
+            (CheckId::GrantIamPolicy, sides.iam, why[1].as_str()),
+        ] {
+            let (status, remedy) = match side {
+                Some(true) => (Status::Pass, None),
+                Some(false) => (Status::Fail, Some(remedy.clone())),
+                None => (Status::Unknown, Some(remedy.clone())),
+            };
+            self.push(id, status, format!("{trial}; {why}"), remedy);
         }
-        if access == Access::Refused {
+        // Two readable sides without a condition leave no room for kms:ViaService.
+        let certain = sides.key_policy == Some(false) || sides.iam == Some(false);
+        if access == Access::Refused || certain {
+            self.access = Some(Access::Refused);
             self.refusals.push(Failure::new(
                 FailureReason::KeyDenied,
-                format!("this principal may not both encrypt and decrypt under {target}: {trial}"),
+                format!("this principal may not both encrypt and decrypt under {target}: {trial}; {sides}"),
                 remedy,
             ));
         }
     }
+}
+
+/// Which side of the grant is missing, by evidence: the key policy, then what IAM says of
+/// the principal's own policies. AWS's message is a hint only, since a denial by both sides
+/// names one. Also says, for each side, what the evidence is.
+fn sides(caller: Option<&Caller>, key: &KeyEvidence) -> (grants::Sides, [String; 2]) {
+    let policy = key.policy.as_ref().ok().and_then(|text| Policy::parse(text));
+    let reach = policy.zip(caller).map(|(policy, caller)| {
+        let principal = grants::principal(&caller.arn);
+        NEEDED.map(|action| policy.reach(action, &principal, &caller.account))
+    });
+    let (key_policy, of_key) = match reach {
+        Some(reach) if reach.contains(&Reach::Not) => (Some(false), "the key policy has been read"),
+        Some(reach) if reach.contains(&Reach::Perhaps) => {
+            (None, "the key policy allows it under conditions")
+        }
+        Some(_) => (Some(true), "the key policy has been read"),
+        None => (None, "the key policy may not be read here"),
+    };
+    let (iam, of_iam) = match &key.not_allowed_by_iam {
+        Some(Ok(refused)) => (Some(refused.is_empty()), "IAM has simulated it"),
+        _ => (None, "IAM may not be asked here (iam:SimulatePrincipalPolicy)"),
+    };
+    let message = key
+        .uses
+        .iter()
+        .flat_map(|u| [&u.generate, &u.decrypt])
+        .find_map(|run| match run {
+            DryRun::Refused(error) => error.message.as_deref(),
+            _ => None,
+        })
+        .unwrap_or_default();
+    let hint = if message.contains("identity-based policy") {
+        "; AWS's message hints at the IAM side"
+    } else if message.contains("resource-based policy") {
+        "; AWS's message hints at the key policy"
+    } else {
+        ""
+    };
+    (grants::Sides { key_policy, iam }, [format!("{of_key}{hint}"), format!("{of_iam}{hint}")])
 }
 
 /// What makes the described key unfit, and what to do.

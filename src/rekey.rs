@@ -59,15 +59,17 @@ enum Backup {
     Version(String),
 }
 
-/// Re-keys one state. `before` is what the survey read.
+/// Re-keys one state. `before` is what the survey read; `in_place` tries S3's
+/// UpdateObjectEncryption first, where it can do what is asked for.
 pub async fn rekey(
     bucket: &Bucket,
     budget: &Budget,
     key: &str,
     before: &Readable,
     write: &WriteAs,
+    in_place: bool,
 ) -> Outcome {
-    let job = Job { bucket, budget, key, write };
+    let job = Job { bucket, budget, key, write, in_place };
     let mut before = before.clone();
     for _ in 0..ATTEMPTS {
         match job.attempt(&before).await {
@@ -88,6 +90,7 @@ struct Job<'a> {
     budget: &'a Budget,
     key: &'a str,
     write: &'a WriteAs,
+    in_place: bool,
 }
 
 impl Job<'_> {
@@ -96,14 +99,44 @@ impl Job<'_> {
             Ok(backup) => backup,
             Err(attempt) => return attempt,
         };
+        if let Some(attempt) = self.in_place(before, &backup).await {
+            return attempt;
+        }
         match self.bucket.copy_onto_itself(self.key, &before.seen, self.write).await {
             Ok(copied) => self.read_back(before, &backup, &copied).await,
             Err(error) => match error.kind {
-                Kind::ConditionFailed | Kind::Conflict => self.look_again(before, &error).await,
-                kind if kind.is_ambiguous() => self.look_again(before, &error).await,
+                Kind::ConditionFailed | Kind::Conflict => {
+                    self.look_again(before, None, &error).await
+                }
+                kind if kind.is_ambiguous() => self.look_again(before, None, &error).await,
                 Kind::NotFound => Attempt::Done(Outcome::Vanished),
                 _ => Attempt::Done(Outcome::Untouched(Untouched::Refused(error))),
             },
+        }
+    }
+
+    /// Changes the encryption without writing the object anew: same ETag, same version, no
+    /// readable version left behind. `None`: it cannot be done so, copy it.
+    async fn in_place(&self, before: &Readable, backup: &Backup) -> Option<Attempt> {
+        let WriteAs::Kms(target) = self.write else { return None };
+        let possible = matches!(before.seen.server_side, ServerSide::S3 | ServerSide::Kms(_));
+        if !self.in_place || !possible {
+            return None;
+        }
+        // The operation knows no condition. It writes no body, so a newer state that it
+        // meets is encrypted and not lost; the read-back finds out.
+        match self.bucket.encrypt_in_place(self.key, None, target).await {
+            Ok(()) => {
+                let same = Copied {
+                    etag: before.seen.etag.clone(),
+                    version_id: before.seen.version_id.clone(),
+                };
+                Some(self.read_back(before, backup, &same).await)
+            }
+            Err(error) if error.kind.is_ambiguous() => {
+                Some(self.look_again(before, Some(backup), &error).await)
+            }
+            Err(_) => None,
         }
     }
 
@@ -121,7 +154,7 @@ impl Job<'_> {
                     }
                 }
                 Err(error) if error.kind == Kind::ConditionFailed => {
-                    return Err(self.look_again(before, &error).await);
+                    return Err(self.look_again(before, None, &error).await);
                 }
                 Err(error) => return Err(untouched(Untouched::Unreadable(error.to_string()))),
             }
@@ -154,7 +187,7 @@ impl Job<'_> {
             }
             Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
             Found::Failed(error) if error.kind == Kind::ConditionFailed => {
-                self.look_again(before, &error).await
+                self.look_again(before, Some(backup), &error).await
             }
             Found::Unreadable { error, .. } | Found::Refused(error) | Found::Failed(error) => {
                 Attempt::Done(self.restore(before, backup, copied, error).await)
@@ -185,11 +218,27 @@ impl Job<'_> {
         if changed.is_empty() { Outcome::Rekeyed(after) } else { Outcome::Changed(after, changed) }
     }
 
-    /// Somebody wrote, or nobody knows whether we did: what is there now decides.
-    async fn look_again(&self, before: &Readable, error: &AwsError) -> Attempt {
+    /// Somebody wrote, or nobody knows whether we did: what is there now decides. `backup`
+    /// is given where this run has changed, or may have changed, the object.
+    async fn look_again(
+        &self,
+        before: &Readable,
+        backup: Option<&Backup>,
+        error: &AwsError,
+    ) -> Attempt {
         let ours = error.kind.is_ambiguous();
         let found = self.look().await;
         match found {
+            Found::Readable(now) if self.in_place && is_our_request(&now) => {
+                let Some(backup) = backup else { return Attempt::Again(now) };
+                let overwritten = Copied { etag: now.seen.etag.clone(), version_id: None };
+                let error = AwsError::new(
+                    Kind::Other,
+                    "s3:UpdateObjectEncryption",
+                    "the server does not know this operation and has overwritten the state with the request",
+                );
+                Attempt::Done(self.restore(before, backup, &overwritten, error).await)
+            }
             Found::Readable(now) if self.is_wanted(&now.seen.server_side) => {
                 // A lost answer of our own copy, or an equal write of another run.
                 if now.sha256 == before.sha256 {
@@ -200,6 +249,16 @@ impl Job<'_> {
             }
             Found::Readable(now) => Attempt::Again(now),
             Found::Absent { .. } | Found::CustomerKey => Attempt::Done(Outcome::Vanished),
+            // Re-encrypted in place and not readable: the same ETag, so the same bytes.
+            Found::Unreadable { seen, error: now }
+                if seen.etag == before.seen.etag && self.is_wanted(&seen.server_side) =>
+            {
+                let Some(backup) = backup else {
+                    return untouched(Untouched::Unreadable(now.to_string()));
+                };
+                let same = Copied { etag: seen.etag.clone(), version_id: None };
+                Attempt::Done(self.restore(before, backup, &same, now).await)
+            }
             Found::Unreadable { seen, error: now } if ours && seen.etag != before.seen.etag => {
                 // Perhaps our copy, perhaps another's newer state: bytes of before must not
                 // be put over the latter.
@@ -293,6 +352,13 @@ impl Job<'_> {
     }
 }
 
+/// The body of UpdateObjectEncryption, taken for an object's by a server that does not know it.
+fn is_our_request(now: &Readable) -> bool {
+    let Some(body) = &now.body else { return false };
+    let text = String::from_utf8_lossy(&body.0.bytes);
+    text.trim_start().starts_with('<') && text.contains("ObjectEncryption")
+}
+
 fn untouched(why: Untouched) -> Attempt {
     Attempt::Done(Outcome::Untouched(why))
 }
@@ -309,16 +375,6 @@ fn former(encryption: &ServerSide) -> WriteAs {
 }
 
 fn not_the_same(key: &str) -> AwsError {
-    AwsError {
-        kind: Kind::Other,
-        operation: "s3:GetObject",
-        status: Some(200),
-        code: None,
-        message: Some(format!(
-            "`{key}` has other bytes than before the copy, under the copy's ETag"
-        )),
-        request_id: None,
-        bucket_region: None,
-        delete_marker: false,
-    }
+    let message = format!("`{key}` has other bytes than before, under the ETag of this write");
+    AwsError::new(Kind::Other, "s3:GetObject", message)
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::github::{PROVIDER, SUBJECT};
 use crate::policy::Identity;
 use crate::world::{Key, World};
 
@@ -101,15 +102,25 @@ pub fn cabal(topology: Topology) -> World {
     let all_kms = || allow(json!("kms:*"), json!("*"));
     let part_2 =
         || allow(json!(ACTIONS), json!(format!("arn:aws:kms:{REGION}:{STATE_ACCOUNT}:key/*")));
+    let federation = || allow(json!("sts:GetFederationToken"), json!("*"));
     let own = match topology {
         Topology::Roles => vec![s3(), all_kms()],
-        Topology::Users => vec![s3(), part_2()],
+        Topology::Users => vec![s3(), part_2(), federation()],
         // In the key's account the key policy's own statement is enough.
-        Topology::SameAccount => vec![allow(
-            json!("s3:*"),
-            json!([format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/production*")]),
-        )],
+        Topology::SameAccount => vec![
+            allow(
+                json!("s3:*"),
+                json!([
+                    format!("arn:aws:s3:::{BUCKET}"),
+                    format!("arn:aws:s3:::{BUCKET}/production*")
+                ]),
+            ),
+            federation(),
+        ],
     };
+    if topology == Topology::Roles {
+        world.add_role(&deploy.arn, github_trust(DEPLOY_ACCOUNT), own.clone());
+    }
     world.add_principal("deploy", deploy, own);
     world.add_principal("reader", reader, vec![s3()]);
     world.add_principal("no-key-policy", no_key_policy, vec![s3(), part_2()]);
@@ -137,7 +148,80 @@ pub fn key_policy(principals: &[&str]) -> Value {
     })
 }
 
+/// Trusts the jobs of one repository. After "Create a role for OpenID Connect federation" of
+/// the IAM User Guide, GitHub's section.
+fn github_trust(account: &str) -> Value {
+    let repository = SUBJECT.split(":ref:").next().unwrap_or_default();
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow",
+            "Principal": { "Federated": format!("arn:aws:iam::{account}:oidc-provider/{PROVIDER}") },
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {
+                "StringEquals": { format!("{PROVIDER}:aud"): "sts.amazonaws.com" },
+                "StringLike": { format!("{PROVIDER}:sub"): format!("{repository}:*") },
+            },
+        }],
+    })
+}
+
 impl World {
+    /// A role that reads states, with the rights to use the key on the sides given, and that
+    /// `deploy` may assume; returns its ARN.
+    pub fn add_reader_role(
+        &mut self,
+        name: &str,
+        account: &str,
+        iam_side: bool,
+        key_policy_side: bool,
+    ) -> String {
+        let arn = format!("arn:aws:iam::{account}:role/{name}");
+        let deploy = self.principal_mut("deploy").clone();
+        let grant = |principal: Option<&str>, action: Value, resource: Value| {
+            let mut statement = json!({ "Effect": "Allow", "Action": action });
+            if let Some(principal) = principal {
+                statement["Principal"] = json!({ "AWS": principal });
+            }
+            if !resource.is_null() {
+                statement["Resource"] = resource;
+            }
+            statement
+        };
+        let inline =
+            |statement: Value| json!({ "Version": "2012-10-17", "Statement": [statement] });
+        let kms = || json!(["kms:Decrypt", "kms:DescribeKey"]);
+        let key = self.state_key.clone();
+
+        let trust = inline(grant(Some(&deploy.identity.arn), json!("sts:AssumeRole"), Value::Null));
+        let mut own = vec![inline(grant(None, json!("s3:*"), json!("*")))];
+        if iam_side {
+            own.push(inline(grant(None, kms(), json!(key))));
+        }
+        self.add_role(&arn, trust, own);
+
+        let bucket = format!("arn:aws:s3:::{BUCKET}");
+        let reads = [
+            grant(Some(&arn), json!("s3:GetObject"), json!(format!("{bucket}/*"))),
+            grant(Some(&arn), json!("s3:ListBucket"), json!(bucket)),
+        ];
+        let policy = self.bucket_mut(BUCKET).policy.as_mut();
+        let statements = policy.and_then(|policy| policy["Statement"].as_array_mut());
+        statements.expect("the preset's bucket policy").extend(reads);
+        if key_policy_side {
+            let statements = self.key_mut(&key).policy["Statement"].as_array_mut();
+            let statements = statements.expect("the preset's key policy");
+            statements.push(grant(Some(&arn), kms(), json!("*")));
+        }
+
+        let account = &deploy.identity.account;
+        if self.may_call(&deploy, "sts:AssumeRole", &arn, account).is_err() {
+            let one = inline(grant(None, json!("sts:AssumeRole"), json!(arn)));
+            self.change_policies("deploy", |policies| policies.push(one.clone()));
+        }
+        arn
+    }
+
     /// Changes the statement of the deploy principals in a key's policy.
     pub fn change_use_statement(&mut self, key: &str, change: impl FnOnce(&mut Value)) {
         change(&mut self.key_mut(key).policy["Statement"][1]);

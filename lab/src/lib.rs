@@ -1,5 +1,6 @@
-//! An AWS in one process, for the demo and the tests: S3, KMS and STS with accounts,
-//! principals and policies on both sides, strict where public emulators are lax.
+//! An AWS in one process, for the demo and the tests: S3, KMS, STS and a little of IAM, with
+//! accounts, principals and policies on both sides, strict where public emulators are lax.
+//! GitHub's OIDC token endpoint is there too, for sessions that a job's token starts.
 //!
 //! A [`World`] is arranged, a [`Lab`] serves it on a port of this machine, and its
 //! [log](Lab::log) says what was asked. Nothing here is AWS: the rules are written down
@@ -9,12 +10,17 @@
 
 mod cabal;
 mod faults;
+mod github;
+mod iam;
 mod kms;
 mod log;
 pub mod policy;
+mod query;
+mod roles;
 mod s3;
 mod server;
 mod sigv4;
+mod sts;
 mod world;
 
 use std::net::SocketAddr;
@@ -31,6 +37,7 @@ pub use cabal::{
 };
 pub use faults::{Effect, Matcher};
 pub use log::{LogEntry, sequential_round_trips};
+pub use roles::Role;
 pub use world::{Bucket, Encryption, Failure, Key, Principal, Version, World};
 
 use server::{Shared, lock};
@@ -82,9 +89,20 @@ impl Lab {
         variables
     }
 
-    /// The names of all principals.
+    /// What GitHub gives to a job with `id-token: write`: the URL, to which `&audience=` is
+    /// appended, and the bearer token for it.
+    pub fn oidc_env(&self) -> Vec<(String, String)> {
+        let url = format!("{}{}?api-version=2.0", self.endpoint(), github::PATH);
+        vec![
+            ("ACTIONS_ID_TOKEN_REQUEST_URL".to_owned(), url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN".to_owned(), github::REQUEST_TOKEN.to_owned()),
+        ]
+    }
+
+    /// The names of all principals of the preset; not the sessions that STS started.
     pub fn principals(&self) -> Vec<String> {
-        self.world().principals.keys().cloned().collect()
+        let world = self.world();
+        world.principals.keys().filter(|name| !roles::is_generated(name)).cloned().collect()
     }
 
     /// The world, to arrange and to inspect. While it is held, no request is answered.

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// One request.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
-    /// `s3`, `kms` or `sts`.
+    /// `s3`, `kms`, `sts`, `iam` or `github`.
     pub service: &'static str,
     /// Such as `GetObject`.
     pub operation: String,
@@ -27,8 +27,18 @@ pub struct LogEntry {
 impl LogEntry {
     /// Whether it asks for a change of objects or keys.
     pub fn is_write(&self) -> bool {
-        let reads =
-            ["Get", "Head", "List", "Describe", "Encrypt", "Decrypt", "Generate", "ReEncrypt"];
+        let reads = [
+            "Get",
+            "Head",
+            "List",
+            "Describe",
+            "Encrypt",
+            "Decrypt",
+            "Generate",
+            "ReEncrypt",
+            "Assume",
+            "Simulate",
+        ];
         !reads.iter().any(|read| self.operation.starts_with(read))
     }
 }

@@ -132,7 +132,7 @@ pub fn evaluate(request: &Request<'_>, policies: &Policies<'_>) -> Decision {
     }
 }
 
-fn statements(policy: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn statements(policy: &Value) -> impl Iterator<Item = &Value> {
     list(&policy["Statement"]).into_iter()
 }
 
@@ -145,7 +145,7 @@ fn list(value: &Value) -> Vec<&Value> {
     }
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
     list(value).into_iter().filter_map(Value::as_str).collect()
 }
 

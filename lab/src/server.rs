@@ -18,15 +18,16 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use serde_json::{Value, json};
 
 use crate::faults::{Effect, Fault};
-use crate::kms;
 use crate::log::LogEntry;
+use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
 use crate::sigv4::Claim;
 use crate::world::{Failure, Principal, World};
+use crate::{github, iam, kms, sts};
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-/// Bodies for KMS and STS are small; a larger one is not theirs.
+/// Bodies for KMS, STS and IAM are small; a larger one is not theirs.
 const SMALL: usize = 1 << 20;
 
 /// What all connections share.
@@ -175,10 +176,22 @@ impl Shared {
                     Err(failure) => kms_error(failure.status, failure.code, &failure.message),
                 })
             }
-            Call::Sts { operation, body } => Ok(match self.sts(&parts, &operation, &body) {
-                Ok(text) => small(200, "text/xml", text),
-                Err(failure) => sts_error(failure.status, failure.code, &failure.message),
-            }),
+            Call::Form { service, operation, body } => {
+                Ok(match self.form(&parts, service, &operation, &body) {
+                    Ok(text) => small(200, "text/xml", text),
+                    Err(failure) => {
+                        let failure = in_own_words(failure);
+                        form_error(service, failure.status, failure.code, &failure.message)
+                    }
+                })
+            }
+            Call::Github => {
+                let query = parts.uri.query().unwrap_or_default();
+                Ok(match github::token(&mut lock(&self.world), &parts.headers, query) {
+                    Ok(output) => small(200, "application/json", output.to_string()),
+                    Err(failure) => github_error(failure.status, failure.code, &failure.message),
+                })
+            }
         }
     }
 
@@ -211,23 +224,23 @@ impl Shared {
         kms::call(&mut lock(&self.world), &who, &claim.region, operation, &input)
     }
 
-    /// AWS: GetCallerIdentity needs no permission.
-    fn sts(&self, parts: &Parts, operation: &str, body: &[u8]) -> Result<String, Failure> {
-        let (who, _) = self.signer(parts, body)?;
-        if operation != "GetCallerIdentity" {
-            return Err(Failure::new(
-                "InvalidAction",
-                400,
-                format!("the lab does not know sts:{operation}"),
-            ));
+    fn form(
+        &self,
+        parts: &Parts,
+        service: Service,
+        operation: &str,
+        body: &[u8],
+    ) -> Result<String, Failure> {
+        let form = Form::of(body);
+        if service == Service::Sts && operation == sts::WITH_WEB_IDENTITY {
+            return sts::with_web_identity(&mut lock(&self.world), &form);
         }
-        Ok(format!(
-            "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
-             <Arn>{}</Arn><UserId>AIDALABLABLAB</UserId><Account>{}</Account></GetCallerIdentityResult>\
-             <ResponseMetadata><RequestId>lab</RequestId></ResponseMetadata></GetCallerIdentityResponse>",
-            who.identity.shown(),
-            who.identity.account
-        ))
+        let (who, _) = self.signer(parts, body)?;
+        let mut world = lock(&self.world);
+        match service {
+            Service::Sts => sts::call(&mut world, &who, operation, &form),
+            Service::Iam => iam::call(&world, &who, operation, &form),
+        }
     }
 }
 
@@ -237,9 +250,23 @@ fn name_of(principal: &Principal) -> String {
 
 /// A request, told apart.
 enum Call {
-    S3 { operation: String, key: Option<String>, body: Incoming },
-    Kms { operation: String, body: Bytes },
-    Sts { operation: String, body: Bytes },
+    S3 {
+        operation: String,
+        key: Option<String>,
+        body: Incoming,
+    },
+    Kms {
+        operation: String,
+        body: Bytes,
+    },
+    /// STS or IAM.
+    Form {
+        service: Service,
+        operation: String,
+        body: Bytes,
+    },
+    /// The OIDC token endpoint.
+    Github,
 }
 
 impl Call {
@@ -254,11 +281,12 @@ impl Call {
             .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
         if parts.method == Method::POST && parts.uri.path() == "/" && form {
             let body = limited(body).await?;
-            let operation = String::from_utf8_lossy(&body)
-                .split('&')
-                .find_map(|pair| pair.strip_prefix("Action=").map(str::to_owned))
-                .unwrap_or_default();
-            return Ok(Self::Sts { operation, body });
+            let form = Form::of(&body);
+            let operation = form.get("Action").unwrap_or_default().to_owned();
+            return Ok(Self::Form { service: Service::of(&form), operation, body });
+        }
+        if parts.method == Method::GET && parts.uri.path() == github::PATH {
+            return Ok(Self::Github);
         }
         let (operation, key) =
             s3_operation(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
@@ -269,7 +297,8 @@ impl Call {
         match self {
             Self::S3 { .. } => "s3",
             Self::Kms { .. } => "kms",
-            Self::Sts { .. } => "sts",
+            Self::Form { service, .. } => service.name(),
+            Self::Github => "github",
         }
     }
 
@@ -277,14 +306,15 @@ impl Call {
         match self {
             Self::S3 { operation, .. }
             | Self::Kms { operation, .. }
-            | Self::Sts { operation, .. } => operation,
+            | Self::Form { operation, .. } => operation,
+            Self::Github => "GetOidcToken",
         }
     }
 
     fn resource(&self) -> Option<&str> {
         match self {
             Self::S3 { key, .. } => key.as_deref(),
-            Self::Kms { .. } | Self::Sts { .. } => None,
+            Self::Kms { .. } | Self::Form { .. } | Self::Github => None,
         }
     }
 
@@ -300,7 +330,8 @@ impl Call {
                 small(status, "application/xml", text)
             }
             Self::Kms { .. } => kms_error(status, code, message),
-            Self::Sts { .. } => sts_error(status, code, message),
+            Self::Form { service, .. } => form_error(*service, status, code, message),
+            Self::Github => github_error(status, code, message),
         }
     }
 }
@@ -344,20 +375,6 @@ fn s3_operation(
     (name.to_owned(), object.then(|| percent_decoded(key)))
 }
 
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digits: String = bytes.by_ref().take(2).map(char::from).collect();
-            out.push(u8::from_str_radix(&digits, 16).unwrap_or(b'?'));
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 fn kms_error(status: u16, code: &str, message: &str) -> Answer {
     small(
         status,
@@ -366,20 +383,12 @@ fn kms_error(status: u16, code: &str, message: &str) -> Answer {
     )
 }
 
-fn sts_error(status: u16, code: &str, message: &str) -> Answer {
-    // STS has its own word for a token that KMS calls unrecognized.
-    let code = if code == "UnrecognizedClientException" { "InvalidClientTokenId" } else { code };
-    let text = format!(
-        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
-         <Code>{}</Code><Message>{}</Message></Error><RequestId>lab</RequestId></ErrorResponse>",
-        xml(code),
-        xml(message)
-    );
-    small(status, "text/xml", text)
+fn form_error(service: Service, status: u16, code: &str, message: &str) -> Answer {
+    small(status, "text/xml", service.error(code, message))
 }
 
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn github_error(status: u16, code: &str, message: &str) -> Answer {
+    small(status, "application/json", json!({ "code": code, "message": message }).to_string())
 }
 
 fn small(status: u16, kind: &'static str, text: String) -> Answer {

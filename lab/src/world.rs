@@ -7,17 +7,25 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
+use crate::github::Claims;
 use crate::policy::{Decision, Identity, Policies, Request, evaluate};
+use crate::roles::Role;
 
 /// Everything that there is.
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub(crate) principals: BTreeMap<String, Principal>,
+    /// By ARN.
+    pub(crate) roles: BTreeMap<String, Role>,
+    /// GitHub's tokens that were issued.
+    pub(crate) web_tokens: BTreeMap<String, Claims>,
     pub(crate) buckets: BTreeMap<String, Bucket>,
     pub(crate) keys: BTreeMap<String, Key>,
     pub(crate) aliases: BTreeMap<String, String>,
     /// Denials say «Access Denied» and no more, as AWS does across accounts at times.
     pub terse: bool,
+    /// How long a session policy may be, packed, below the 2,048 characters of its text.
+    pub packed_policy_limit: Option<usize>,
     pub(crate) state_key: String,
     counter: u64,
 }
@@ -440,6 +448,19 @@ impl World {
         Ok(key)
     }
 
+    /// Asks the policies about an action of STS or IAM. There, no resource has a policy but
+    /// a role's trust policy.
+    pub(crate) fn may_call(
+        &self,
+        who: &Principal,
+        action: &str,
+        resource: &str,
+        owner: &str,
+    ) -> Result<(), Failure> {
+        let policies = policies_of(who);
+        self.decide(who, action, resource, owner, BTreeMap::new(), &policies, "AccessDenied", 403)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one decision")]
     fn decide(
         &self,
@@ -495,7 +516,8 @@ pub(crate) fn key_state(key: &Key) -> Result<(), Failure> {
     }
 }
 
-fn policies_of(who: &Principal) -> Policies<'_> {
+/// What limits someone on the own side.
+pub(crate) fn policies_of(who: &Principal) -> Policies<'_> {
     Policies {
         identity: who.policies.iter().collect(),
         session: who.session_policy.as_ref(),

@@ -84,6 +84,27 @@ pub struct AwsError {
     pub delete_marker: bool,
 }
 
+impl AwsError {
+    /// An error that no service answered.
+    pub fn new(kind: Kind, operation: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            operation,
+            status: None,
+            code: None,
+            message: Some(message.into()),
+            request_id: None,
+            bucket_region: None,
+            delete_marker: false,
+        }
+    }
+
+    /// The setting that was asked for was never made (S3: `NoSuch…Configuration`).
+    pub fn is_unset(&self) -> bool {
+        self.status == Some(404)
+    }
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.operation)?;

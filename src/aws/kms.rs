@@ -107,6 +107,16 @@ impl Keys {
         Ok(answer.key_rotation_enabled())
     }
 
+    /// The key policy, as JSON text. KMS gives it within the key's account only.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn policy(&self, key: &str) -> Result<String, AwsError> {
+        let request = self.client.get_key_policy().key_id(key);
+        let answer = request.send().await.map_err(|e| classify("kms:GetKeyPolicy", &e))?;
+        Ok(answer.policy().unwrap_or_default().to_owned())
+    }
+
     /// Would a data key be handed out, for the object of this ARN? S3 asks for one at
     /// every write under the key.
     pub async fn may_generate_data_key(&self, key: &str, object: &str) -> DryRun {

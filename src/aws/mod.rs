@@ -2,9 +2,13 @@
 //!
 //! SDK types stop in this folder: callers see [`Bucket`], [`Keys`] and [`AwsError`].
 
+mod bucket_settings;
 mod error;
+mod iam;
 mod kms;
 mod s3;
+mod session;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +24,13 @@ use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterce
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
+pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use s3::{Attributes, Bucket, Budget, Copied, Download, Held, Hold, Seen, ServerSide, WriteAs};
+
+pub use session::Session;
+pub use versions::OldVersion;
 
 use crate::inputs::Environment;
 
@@ -128,6 +136,18 @@ impl Aws {
         self.config.region().map_or("", Region::as_ref)
     }
 
+    /// The endpoint of S3 is not AWS's own.
+    pub fn custom_endpoint(&self) -> bool {
+        self.custom_endpoint
+    }
+
+    /// The credentials are an IAM user's long-term keys.
+    pub async fn long_term_keys(&self) -> bool {
+        let Some(provider) = self.config.credentials_provider() else { return false };
+        let credentials = provider.provide_credentials().await;
+        credentials.is_ok_and(|credentials| credentials.session_token().is_none())
+    }
+
     /// The requests sent by all clients.
     pub fn requests(&self) -> &Requests {
         &self.requests
@@ -156,11 +176,8 @@ impl Aws {
     /// # Errors
     /// As classified.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
-        let config = aws_sdk_sts::config::Builder::from(&self.config)
-            .interceptor(self.requests.clone())
-            .build();
-        let client = aws_sdk_sts::Client::from_conf(config);
-        let answer = client
+        let answer = self
+            .sts()
             .get_caller_identity()
             .send()
             .await
@@ -187,14 +204,5 @@ fn no_credentials(environment: &Environment, cause: &str) -> AwsError {
             message.push_str(&format!("; {name} is set: {what}"));
         }
     }
-    AwsError {
-        kind: Kind::Credentials,
-        operation: "credentials",
-        status: None,
-        code: None,
-        message: Some(message),
-        request_id: None,
-        bucket_region: None,
-        delete_marker: false,
-    }
+    AwsError::new(Kind::Credentials, "credentials", message)
 }

@@ -30,9 +30,9 @@ const BODY_ATTEMPTS: u32 = 3;
 /// gets nothing.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    client: Client,
-    name: String,
-    owner: Option<String>,
+    pub(super) client: Client,
+    pub(super) name: String,
+    pub(super) owner: Option<String>,
     acl: Option<ObjectCannedAcl>,
 }
 
@@ -270,6 +270,18 @@ impl Bucket {
         hold: Hold,
         budget: &Budget,
     ) -> Result<Download, AwsError> {
+        self.read(key, None, if_match, hold, budget).await
+    }
+
+    /// Reads an object, or one version of it, to its end.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        if_match: Option<&str>,
+        hold: Hold,
+        budget: &Budget,
+    ) -> Result<Download, AwsError> {
         let mut attempt = 1;
         loop {
             let answer = self
@@ -277,6 +289,7 @@ impl Bucket {
                 .get_object()
                 .bucket(&self.name)
                 .key(key)
+                .set_version_id(version.map(str::to_owned))
                 .set_if_match(if_match.map(str::to_owned))
                 .set_expected_bucket_owner(self.owner.clone())
                 .send()
@@ -525,16 +538,8 @@ async fn download(answer: GetObjectOutput, hold: Hold, budget: &Budget) -> Optio
 }
 
 fn broken_body() -> AwsError {
-    AwsError {
-        kind: Kind::Unavailable,
-        operation: "s3:GetObject",
-        status: Some(200),
-        code: None,
-        message: Some(format!("the body broke off, {BODY_ATTEMPTS} times")),
-        request_id: None,
-        bucket_region: None,
-        delete_marker: false,
-    }
+    let message = format!("the body broke off, {BODY_ATTEMPTS} times");
+    AwsError::new(Kind::Unavailable, "s3:GetObject", message)
 }
 
 /// The outputs of GET and HEAD are two types with the same fields.
@@ -596,7 +601,7 @@ fn seen_by_head(answer: &HeadObjectOutput) -> Seen {
     seen!(answer)
 }
 
-fn server_side(
+pub(super) fn server_side(
     encryption: Option<&ServerSideEncryption>,
     key: Option<&str>,
     customer: Option<&str>,

@@ -72,6 +72,14 @@ impl Log {
         });
     }
 
+    /// Has the runner replace a value by `***` wherever it shows from now on. The line
+    /// itself is a command, which the runner does not show.
+    pub fn mask(&self, secret: &str) {
+        if !secret.trim().is_empty() {
+            self.with(|state| state.line(&format!("::add-mask::{}", escape_data(secret))));
+        }
+    }
+
     /// An annotation on the workflow run. Past the runner's limit it becomes a plain line,
     /// so that nothing goes unsaid.
     pub fn annotate(&self, kind: Annotation, title: &str, message: &str) {

@@ -127,6 +127,36 @@ spelled! {
         Auto = "auto",
         /// A conditional copy of the object onto itself.
         Copy = "copy",
+        /// S3's UpdateObjectEncryption, also on servers that are not AWS's.
+        InPlace = "in-place",
+    }
+}
+
+spelled! {
+    /// How it is tried whether S3 access alone still reads the states.
+    Probe {
+        /// The best way that there is; without one, a warning.
+        Auto = "auto",
+        /// The deploy role again, by the runner's OIDC token, with S3 rights only.
+        WebIdentity = "web-identity",
+        /// A federated session of an IAM user, with S3 rights only.
+        Federation = "federation",
+        /// The role of `probe-role-arn`.
+        Role = "role",
+        /// Not at all.
+        Off = "off",
+    }
+}
+
+spelled! {
+    /// What to do about old versions that stay readable without the key.
+    History {
+        /// Count them.
+        Report = "report",
+        /// Re-key them in place, where AWS allows it.
+        Rekey = "rekey",
+        /// Nothing.
+        Off = "off",
     }
 }
 
@@ -191,6 +221,16 @@ pub struct Request {
     pub lock: Lock,
     /// How objects are re-keyed.
     pub strategy: Strategy,
+    /// How the gate is tried.
+    pub probe: Probe,
+    /// The role for it.
+    pub probe_role: Option<String>,
+    /// Roles that must be able to read the states.
+    pub must_read: Vec<String>,
+    /// The deploy principals' ARNs, paths included.
+    pub deploy_principals: Vec<String>,
+    /// What to do about old versions.
+    pub history: History,
     /// The canned ACL of every write.
     pub acl: Option<String>,
     /// An empty variable over an encrypted object is no error.
@@ -289,8 +329,11 @@ impl Resolver<'_> {
                  It can be used with the modes backend, plan and verify",
             );
         }
-        self.only("probe", raw.probe, "off");
-        self.only("history", raw.history, "off");
+        let probe = self.choice("probe", raw.probe, Probe::Auto);
+        let probe_role = self.arns("probe-role-arn", raw.probe_role_arn).pop();
+        if probe == Probe::Role && probe_role.is_none() {
+            self.problem("probe-role-arn", "is required with `probe: role`");
+        }
         self.only("in-flight", raw.in_flight, "none");
         let acl = raw.acl.filter(|acl| {
             let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
@@ -309,6 +352,11 @@ impl Resolver<'_> {
             file_format: self.choice("backend-format", raw.backend_format, FileFormat::Tf),
             lock,
             strategy: self.choice("strategy", raw.strategy, Strategy::Auto),
+            probe,
+            probe_role,
+            must_read: self.arns("must-read", raw.must_read),
+            deploy_principals: self.arns("deploy-principals", raw.deploy_principals),
+            history: self.choice("history", raw.history, History::Report),
             acl,
             allow_downgrade: self.flag("allow-downgrade", raw.allow_downgrade, false),
             require_encryption: self.flag("require-encryption", raw.require_encryption, false),
@@ -449,6 +497,21 @@ impl Resolver<'_> {
             }
         }
         modules
+    }
+
+    /// ARNs of roles or users, by commas, spaces or lines.
+    fn arns(&mut self, input: &str, raw: Option<String>) -> Vec<String> {
+        let text = raw.unwrap_or_default();
+        let mut arns: Vec<String> = Vec::new();
+        for arn in text.split([',', ' ', '\t', '\n', '\r']).filter(|arn| !arn.is_empty()) {
+            let wrong = !names::is_principal_arn(arn);
+            if self.check(input, arn, wrong, "is not the ARN of an IAM role or user")
+                && !arns.iter().any(|known| known == arn)
+            {
+                arns.push(arn.to_owned());
+            }
+        }
+        arns
     }
 
     fn layout(&mut self, templates: Option<&str>, modules: &[String], environment: &str) -> Layout {

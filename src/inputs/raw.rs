@@ -28,6 +28,9 @@ pub struct RawInputs {
     pub(super) lock: Option<String>,
     pub(super) strategy: Option<String>,
     pub(super) probe: Option<String>,
+    pub(super) probe_role_arn: Option<String>,
+    pub(super) must_read: Option<String>,
+    pub(super) deploy_principals: Option<String>,
     pub(super) acl: Option<String>,
     pub(super) history: Option<String>,
     pub(super) in_flight: Option<String>,
@@ -39,7 +42,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 22] = [
+pub const KNOWN: [&str; 25] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -54,6 +57,9 @@ pub const KNOWN: [&str; 22] = [
     "lock",
     "strategy",
     "probe",
+    "probe-role-arn",
+    "must-read",
+    "deploy-principals",
     "acl",
     "history",
     "in-flight",
@@ -66,15 +72,12 @@ pub const KNOWN: [&str; 22] = [
 
 /// Inputs of the design that this version cannot honour. Taking one and ignoring
 /// it would promise a check or a guard that is not made, so each is an error.
-pub const UNAVAILABLE: [&str; 15] = [
-    "probe-role-arn",
+pub const UNAVAILABLE: [&str; 12] = [
     "in-flight-branch",
     "in-flight-timeout",
-    "must-read",
     "github-token",
     "check-run",
     "target-key",
-    "deploy-principals",
     "alias",
     "rotation-days",
     "deletion-days",
@@ -217,8 +220,8 @@ mod tests {
 
     #[test]
     fn what_is_not_available_is_an_error() {
-        let (_, _, problems) = Environment::from([("INPUT_MUST-READ", "x")]).inputs();
-        assert!(problems[0].to_string().contains("`must-read` is not available in this version"));
+        let (_, _, problems) = Environment::from([("INPUT_TARGET-KEY", "x")]).inputs();
+        assert!(problems[0].to_string().contains("`target-key` is not available in this version"));
     }
 
     #[test]

@@ -66,7 +66,9 @@ fn all_problems_are_reported_at_once() {
         ("INPUT_WORKING-DIRECTORY", "../elsewhere"),
         ("INPUT_REPORT-PATH", "/etc/passwd"),
         ("INPUT_ACL", "everyone"),
-        ("INPUT_PROBE", "auto"),
+        ("INPUT_PROBE", "always"),
+        ("INPUT_MUST-READ", "plan-role"),
+        ("INPUT_IN-FLIGHT", "auto"),
         ("INPUT_CONFIRM", "x"),
     ]);
     for part in [
@@ -81,7 +83,9 @@ fn all_problems_are_reported_at_once() {
         "`working-directory` is `../elsewhere`: it must be a path below the workspace",
         "`report-path` is `/etc/passwd`: it must be a path below the workspace",
         "`acl` is `everyone`: it is not a canned ACL",
-        "`probe` is `auto`; only `off` is available",
+        "`probe` is `always`; it takes `auto`, `web-identity`, `federation`, `role` or `off`",
+        "`must-read` is `plan-role`: it is not the ARN of an IAM role or user",
+        "`in-flight` is `auto`; only `none` is available",
         "`confirm` is not available in this version",
     ] {
         assert!(all.iter().any(|p| p.contains(part)), "missing: {part}\nin {all:#?}");

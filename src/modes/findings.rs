@@ -2,11 +2,13 @@
 
 use crate::aws::{AwsError, Kind, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::gate::Gate;
+use crate::inputs::{Probe, Request};
 use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
 use crate::rekey::{Outcome, Untouched};
-use crate::report::{Action, Encryption, ObjectReport, now};
-use crate::survey::{Found, Readable, State, Survey};
+use crate::report::{Action, Encryption, ObjectReport, Report, now};
+use crate::survey::{Found, Readable, State};
 
 /// The row of a state as the survey found it.
 pub fn surveyed(state: &State, step: &Step) -> ObjectReport {
@@ -168,12 +170,7 @@ pub fn skipped(row: &mut ObjectReport, why: &str) {
 }
 
 /// The checks on the states, from their rows. `deviates` says which rows are not as wanted.
-pub fn object_checks(
-    goal: &Goal,
-    survey: &Survey,
-    rows: &[ObjectReport],
-    plan: &Plan,
-) -> Vec<Check> {
+pub fn object_checks(goal: &Goal, rows: &[ObjectReport], plan: &Plan) -> Vec<Check> {
     let present: Vec<&ObjectReport> = rows.iter().filter(|r| r.action != Action::Absent).collect();
     if present.is_empty() {
         let nothing = "there is no state yet";
@@ -233,7 +230,6 @@ pub fn object_checks(
             "same SHA-256, lineage, serial and attributes",
         ));
     }
-    checks.push(versioning(survey));
     checks
 }
 
@@ -241,21 +237,6 @@ fn counted(id: CheckId, total: usize, bad: usize, what: &str) -> Check {
     match bad {
         0 => Check::new(id, Status::Pass, format!("{total} of {total} {what}")),
         _ => Check::new(id, Status::Fail, format!("{bad} of {total} not {what}")),
-    }
-}
-
-fn versioning(survey: &Survey) -> Check {
-    let seen = || survey.states.iter().filter_map(|state| state.found.seen());
-    if seen().any(|seen| seen.version_id.is_some()) {
-        Check::new(CheckId::BucketVersioning, Status::Pass, "the states have version ids")
-    } else if seen().next().is_some() {
-        Check::new(CheckId::BucketVersioning, Status::Warn, "the states have no version ids")
-            .remedy(
-                "A state that is overwritten by mistake cannot be brought back: aws s3api \
-             put-bucket-versioning --versioning-configuration Status=Enabled",
-            )
-    } else {
-        Check::new(CheckId::BucketVersioning, Status::Unknown, "there is no state to tell by")
     }
 }
 
@@ -324,4 +305,59 @@ pub fn drift(state: &State, goal: &Goal) -> Failure {
         format!("{} is {}, but should be {wanted}", plan::name(state), plan::describe(now)),
         "Run mode `apply`, and find out which run wrote it: its backend.tf names another key or none",
     )
+}
+
+/// Enters the gate's verdict: a check, and a failure where it is open or a named way
+/// could not tell.
+pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
+    let scope = report.gate_evidence.as_ref().map(|evidence| evidence.scope.clone());
+    let scope = scope.unwrap_or_default();
+    let id = CheckId::Gate;
+    let check = match gate {
+        Gate::Off => return,
+        Gate::Holds => Check::new(
+            id,
+            Status::Pass,
+            format!("holds {scope}: full session GET 200, probe HEAD 200, probe GET 403"),
+        ),
+        Gate::Open(state) => {
+            let cause = open_cause(report, goal, request);
+            let message =
+                format!("`{state}` was read without a grant on the key, {scope}: {cause}");
+            let remedy = "Narrow the key policy to single principals, and take kms:Decrypt from whom it is not meant for";
+            report.failures.push(Failure::new(FailureReason::GateOpen, message.clone(), remedy));
+            Check::new(id, Status::Fail, message).remedy(remedy)
+        }
+        Gate::Inconclusive(why) => {
+            let message = format!("the gate could not be tried: {why}");
+            let seen = report.objects.iter().any(|row| row.after.is_some());
+            if seen && request.probe == Probe::Auto {
+                report.warnings.push(message.clone());
+            } else if seen {
+                report.failures.push(Failure::new(
+                    FailureReason::GateInconclusive,
+                    message.clone(),
+                    "Mend what is named, or set `probe: auto` to take it for a warning",
+                ));
+            }
+            Check::new(id, Status::Unknown, message)
+        }
+    };
+    report.checks.push(check);
+}
+
+/// Why the probe may have been able to read.
+fn open_cause(report: &Report, goal: &Goal, request: &Request) -> String {
+    let own = report
+        .caller
+        .as_ref()
+        .zip(goal.key())
+        .is_some_and(|(caller, key)| caller.account == key.account());
+    match &request.probe_role {
+        Some(role) => format!("probably {role} has kms:Decrypt on the key, on both sides"),
+        None if own => {
+            "probably the key policy allows everyone (Principal *), or the key is aws/s3".into()
+        }
+        None => "probably a grant, or a key policy that names the session".into(),
+    }
 }

@@ -3,6 +3,8 @@
 
 mod backend_files;
 mod findings;
+mod gate;
+mod job;
 mod states;
 
 pub use states::stands_for;

@@ -1,30 +1,35 @@
 //! `plan`, `apply`, `verify` and `rollback`: survey and preflight side by side, then the
-//! plan, then, where it is allowed, the re-key.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! plan, then, where it is allowed, the re-key, and last what proves it.
 
 use futures_util::future::OptionFuture;
-use futures_util::stream::{self, StreamExt};
 
+use super::job::{Job, has_version};
 use super::{Run, aws_failure, findings};
-use crate::aws::{Aws, AwsError, Bucket, Budget, Keys, WriteAs};
+use crate::aws::{Aws, AwsError, Bucket, Budget, Keys, Settings};
 use crate::check::{CheckId, Failure, FailureReason, Status};
-use crate::inputs::Mode;
+use crate::doctor::{self, Subject};
+use crate::gate::Gate;
+use crate::grants;
+use crate::history::{self, History, Listed};
+use crate::inputs::{History as HistoryMode, Lock, Mode, Strategy};
 use crate::plan::{self, Allowances, Goal, Plan};
-use crate::preflight::{self, Access, Evidence};
-use crate::rekey::{self, Outcome};
+use crate::policies::Policy;
+use crate::preflight::{self, Access, Evidence, Judgement};
+use crate::readers::{self, Reader, Trial};
 use crate::report::{Action, BucketReport, Report};
 use crate::survey::{Found, Survey};
 
-/// Objects re-keyed at the same time.
-const PARALLEL: usize = 32;
-
-/// What the first round of requests came to.
+/// What the first rounds of requests came to.
 struct Looked {
+    /// The clients, in the bucket's region.
+    aws: Aws,
     bucket: Bucket,
     region: Result<String, AwsError>,
     survey: Survey,
     evidence: Evidence,
+    settings: Option<Settings>,
+    readers: Option<Vec<(String, Reader)>>,
+    history: Option<History>,
     budget: Budget,
 }
 
@@ -35,7 +40,7 @@ impl Run<'_> {
         let looked = self.look(aws.clone(), goal).await;
         report.requests = aws.requests().count();
         match looked {
-            Ok(looked) => self.decide(report, goal, &aws, looked).await,
+            Ok(looked) => self.decide(report, goal, looked).await,
             Err(error) => report.failures.push(aws_failure(&error)),
         }
         report.requests = aws.requests().count();
@@ -53,84 +58,116 @@ impl Run<'_> {
         let bucket_in = |aws: &Aws| {
             aws.bucket(&request.bucket, request.bucket_owner.as_deref(), request.acl.as_deref())
         };
+        // A dormant `apply` stays light: without a key there is nothing to prepare.
+        let examines = *goal != Goal::Unset || !writes;
+        let lists = goal.key().is_some() && request.history != HistoryMode::Off;
+
         let bucket = bucket_in(&aws);
         let keys = goal.key().map(|key| aws.in_region(key.region()).keys());
-        let (region, mut survey, mut evidence) = tokio::join!(
+        let settings = |bucket: Bucket| async move {
+            if examines { Some(bucket.settings().await) } else { None }
+        };
+        let list = |bucket: Bucket, names: Vec<String>| async move {
+            if lists { Some(history::list(&bucket, &names).await) } else { None }
+        };
+        let (region, mut survey, mut evidence, mut found_settings, mut listed) = tokio::join!(
             bucket.region(),
             Survey::take(&bucket, &request.layout, &budget, wanted),
-            Evidence::gather(&aws, &bucket, keys.as_ref(), goal.key(), &names)
+            Evidence::gather(&aws, &bucket, keys.as_ref(), goal.key(), &names),
+            settings(bucket.clone()),
+            list(bucket.clone(), names.clone())
         );
-        let mut looked_in = bucket;
+        let (mut aws, mut bucket) = (aws, bucket);
         let elsewhere = region.as_deref().ok().filter(|r| !r.is_empty() && *r != aws.region());
         if let Some(region) = elsewhere {
             self.log
                 .line(&format!("the bucket is in {region}, not in {}; asking there", aws.region()));
-            looked_in = bucket_in(&aws.in_region(region));
-            survey = Survey::take(&looked_in, &request.layout, &budget, wanted).await;
+            aws = aws.in_region(region);
+            bucket = bucket_in(&aws);
+            (survey, found_settings, listed) = tokio::join!(
+                Survey::take(&bucket, &request.layout, &budget, wanted),
+                settings(bucket.clone()),
+                list(bucket.clone(), names.clone())
+            );
         }
         let mut survey = survey?;
-        let home = region.as_deref().ok().filter(|r| !r.is_empty()).unwrap_or(aws.region());
-        let home_keys = aws.in_region(home).keys();
-        let found: Vec<String> = survey
+
+        // The second round: what could not be asked before the first was answered.
+        let late: Vec<String> = survey
             .states
             .iter()
             .map(|state| state.key.clone())
             .filter(|key| !names.contains(key))
             .collect();
-        // States that only a listing named are known too late for the first round.
-        let late: OptionFuture<_> = (goal.key().is_some() && !found.is_empty())
-            .then(|| Evidence::uses(keys.as_ref(), &looked_in, goal.key(), &found))
+        let late_uses: OptionFuture<_> = (goal.key().is_some() && !late.is_empty())
+            .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late))
             .into();
+        let present: Vec<String> = survey.states.iter().map(|state| state.key.clone()).collect();
+        let home_keys = aws.in_region(aws.region()).keys();
         let target = goal.key().map(|key| key.as_str());
-        let ((), late) = tokio::join!(survey.ask_for_managers(&home_keys, target), late);
-        evidence.add(late.unwrap_or_default());
-        Ok(Looked { bucket: looked_in, region, survey, evidence, budget })
+        let key_policy = evidence.key_policy();
+        let readers = self.readers(&aws, goal, &present, key_policy.as_ref());
+        let history = old_versions(&bucket, listed, target.unwrap_or_default());
+        let ((), late_uses, (), readers, history) = tokio::join!(
+            survey.ask_for_managers(&home_keys, target),
+            late_uses,
+            evidence.ask_iam(&aws, goal.key()),
+            readers,
+            history
+        );
+        evidence.add(late_uses.unwrap_or_default());
+        Ok(Looked {
+            aws,
+            bucket,
+            region,
+            survey,
+            evidence,
+            settings: found_settings,
+            readers,
+            history,
+            budget,
+        })
     }
 
-    async fn decide(&self, report: &mut Report, goal: &Goal, aws: &Aws, looked: Looked) {
+    /// Tries the roles of `must-read`.
+    async fn readers(
+        &self,
+        aws: &Aws,
+        goal: &Goal,
+        states: &[String],
+        key_policy: Option<&Policy>,
+    ) -> Option<Vec<(String, Reader)>> {
+        let key = goal.key().filter(|_| !self.request.must_read.is_empty())?;
+        let bucket = (self.request.bucket.as_str(), self.request.bucket_owner.as_deref());
+        let trial = Trial { aws, key, bucket, states, key_policy };
+        let (readers, secrets) = trial.run(&self.request.must_read).await;
+        secrets.iter().for_each(|secret| self.log.mask(secret));
+        Some(readers)
+    }
+
+    async fn decide(&self, report: &mut Report, goal: &Goal, mut looked: Looked) {
         let request = self.request;
-        let Looked { bucket, region, survey, evidence, budget } = looked;
-        report.caller = evidence.caller.as_ref().ok().cloned();
+        report.caller = looked.evidence.caller.as_ref().ok().cloned();
         report.bucket = Some(BucketReport {
             name: request.bucket.clone(),
-            region: region.as_ref().ok().filter(|region| !region.is_empty()).cloned(),
+            region: looked.region.as_ref().ok().filter(|region| !region.is_empty()).cloned(),
             expected_owner: request.bucket_owner.clone(),
         });
-        if let Err(error) = &evidence.caller {
+        if let Err(error) = &looked.evidence.caller {
             report.warnings.push(format!("whose credentials these are is not known ({error})"));
-        }
-
-        let judgement = preflight::judge(&evidence, goal.key());
-        let mut refusals = Vec::new();
-        report.checks.extend(judgement.checks);
-        if let Some(key) = goal.key() {
-            let (check, refusal) = findings::same_region(key, &region);
-            report.checks.push(check);
-            refusals.extend(refusal);
-            let owner = request.bucket_owner.as_deref().unwrap_or(key.account());
-            let owned = self.owned(aws, &region, &survey).await;
-            let (check, refusal) = findings::same_account(key, owner, owned);
-            report.checks.push(check);
-            refusals.extend(refusal);
         }
 
         let allow =
             Allowances { downgrade: request.allow_downgrade, require_state: request.require_state };
-        let plan = plan::plan(goal, &survey, allow);
+        let plan = plan::plan(goal, &looked.survey, allow);
         report.warnings.extend(plan.warnings.iter().cloned());
-        report.objects = survey
-            .states
-            .iter()
-            .zip(&plan.steps)
-            .map(|(s, step)| findings::surveyed(s, step))
-            .collect();
-        for (state, row) in survey.states.iter().zip(&report.objects) {
+        let rows = looked.survey.states.iter().zip(&plan.steps);
+        report.objects = rows.map(|(state, step)| findings::surveyed(state, step)).collect();
+        for (state, row) in looked.survey.states.iter().zip(&report.objects) {
             self.log.line(&format!("{}: {}", plan::name(state), line(row, state)));
         }
 
-        let access =
-            judgement.access.filter(|_| !judgement.refusals.is_empty() || plan_writes(&plan));
-        refusals.extend(access_refusals(access, judgement.refusals, goal, &survey, &plan));
+        let (mut refusals, access) = self.examine(report, goal, &looked, &plan).await;
         refusals.extend(plan.refusals.iter().cloned());
         // A bucket in foreign hands, or a key that is out of order, explains the rest.
         refusals.sort_by_key(|refusal| match refusal.reason {
@@ -138,36 +175,201 @@ impl Run<'_> {
             FailureReason::KeyUnusable => 1,
             _ => 2,
         });
+        if refusals.iter().any(|refusal| refusal.reason == FailureReason::KeyDenied) {
+            self.keep_statements(report, goal, &looked);
+        }
 
         let stop = !refusals.is_empty();
         report.failures.extend(refusals);
         if !stop && request.mode == Mode::Verify {
-            report
-                .failures
-                .extend(plan.rekeys().map(|(at, _)| findings::drift(&survey.states[at], goal)));
+            let states = &looked.survey.states;
+            report.failures.extend(plan.rekeys().map(|(at, _)| findings::drift(&states[at], goal)));
         }
         let compares = matches!(request.mode, Mode::Plan | Mode::Verify);
         let files = if stop && !compares {
             false
         } else {
-            self.backend_files(report, region.as_deref().ok())
+            self.backend_files(report, looked.region.as_deref().ok())
         };
         if files && !compares {
-            let job = Job { run: self, bucket, budget, goal, survey: &survey, plan: &plan, access };
-            job.rekey(report).await;
+            self.carry_out(report, &mut looked, &plan, access).await;
         }
-        let checks = findings::object_checks(goal, &survey, &report.objects, &plan);
+        let checks = findings::object_checks(goal, &report.objects, &plan);
         report.checks.extend(checks);
+        if let Some(mut history) = looked.history.take() {
+            self.finish_history(report, goal, &looked, &mut history, !stop && !compares).await;
+        }
+        if !stop && goal.key().is_some() && matches!(request.mode, Mode::Apply | Mode::Verify) {
+            let gate = self.gate(report, goal, &looked.aws, &looked.bucket).await;
+            self.judge_gate(report, goal, gate);
+        }
+    }
+
+    /// Makes the checks of preflight; returns what forbids the run.
+    async fn examine(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        looked: &Looked,
+        plan: &Plan,
+    ) -> (Vec<Failure>, Option<Access>) {
+        let request = self.request;
+        let mut refusals = Vec::new();
+        let Judgement { checks, refusals: about_key, access } =
+            preflight::judge(&looked.evidence, goal.key());
+        report.checks.extend(checks);
+        if let Some(key) = goal.key() {
+            let (check, refusal) = findings::same_region(key, &looked.region);
+            report.checks.push(check);
+            refusals.extend(refusal);
+            let owner = request.bucket_owner.as_deref().unwrap_or(key.account());
+            let owned = self.owned(&looked.aws, &looked.survey).await;
+            let (check, refusal) = findings::same_account(key, owner, owned);
+            report.checks.push(check);
+            refusals.extend(refusal);
+            if let Some(evidence) = &looked.evidence.key {
+                report.checks.push(doctor::key_policy(key, &evidence.policy));
+            }
+        }
+        refusals.extend(access_refusals(access, about_key, goal, &looked.survey, plan));
+        if let Some(settings) = &looked.settings {
+            let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+            let caller = looked.evidence.caller.as_ref().ok();
+            let owner = request.bucket_owner.as_deref();
+            let subject = Subject {
+                goal,
+                bucket: &request.bucket,
+                states: &states,
+                locks: request.lock == Lock::S3,
+                acl: request.acl.as_deref(),
+                across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
+            };
+            let checks = doctor::bucket_checks(settings, &subject);
+            let denied = checks.iter().find(|check| check.status == Status::Fail);
+            if let Some(check) = denied {
+                refusals.push(Failure::new(
+                    FailureReason::BucketPolicyDenies,
+                    format!("the bucket policy: {}", check.evidence),
+                    check.remedy.clone().unwrap_or_default(),
+                ));
+            }
+            report.checks.extend(checks);
+        }
+        if let Some(found) = &looked.readers {
+            let (check, failures) = readers::judge(found);
+            if check.status == Status::Unknown {
+                report
+                    .warnings
+                    .push(format!("not every reader could be tried: {}", check.evidence));
+            }
+            report.checks.push(check);
+            refusals.extend(failures);
+        }
+        (refusals, access)
+    }
+
+    async fn carry_out(
+        &self,
+        report: &mut Report,
+        looked: &mut Looked,
+        plan: &Plan,
+        access: Option<Access>,
+    ) {
+        if plan.rekeys().next().is_none() {
+            return;
+        }
+        self.log.group("Re-key");
+        let in_place = match self.request.strategy {
+            Strategy::InPlace => true,
+            Strategy::Copy => false,
+            // A server that does not know the operation would overwrite the state.
+            Strategy::Auto => !looked.aws.custom_endpoint(),
+        };
+        let Looked { bucket, budget, survey, history, .. } = looked;
+        let job = Job { run: self, bucket, budget, survey, plan, access, in_place };
+        let outcomes = job.rekey().await;
+        job.settle(report, &outcomes, history.as_mut());
+    }
+
+    async fn finish_history(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        looked: &Looked,
+        history: &mut History,
+        may_write: bool,
+    ) {
+        let Some(key) = goal.key() else { return };
+        let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
+        let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
+        if rekeys && may_write && report.failures.is_empty() && !history.exposed.is_empty() {
+            if allowed {
+                let (done, problems) = history::rekey(&looked.bucket, history, key.as_str()).await;
+                self.log.line(&format!("old versions re-keyed in place: {done}"));
+                report.changed |= done > 0;
+                if !problems.is_empty() {
+                    report.failures.push(Failure::new(
+                        FailureReason::HistoryRekey,
+                        problems.join("; "),
+                        "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
+                         kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
+                    ));
+                }
+            } else {
+                report.warnings.push(
+                    "`history: rekey` is done by S3's UpdateObjectEncryption, which a server that does not know \
+                     it takes for an overwrite; it is not sent to this endpoint unless `strategy: in-place` is set"
+                        .into(),
+                );
+            }
+        }
+        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+        report.exposed_versions = history.output();
+        report.checks.push(history.check(&states));
+    }
+
+    fn judge_gate(&self, report: &mut Report, goal: &Goal, gate: Gate) {
+        findings::gate(report, goal, self.request, &gate);
+        report.gate = gate;
+        let everyone = report
+            .check(CheckId::KeyPolicy)
+            .filter(|check| check.status == Status::Fail)
+            .map(|check| check.evidence.clone());
+        if let (Some(evidence), Some(key)) = (everyone, goal.key()) {
+            report.failures.push(Failure::new(
+                FailureReason::GateOpen,
+                format!("the key policy of {key}: {evidence}"),
+                "Name single principals in the key policy: arn:aws:iam::ACCOUNT:role/NAME",
+            ));
+        }
+    }
+
+    /// Writes the statements as files beside the report: GitHub masks parts of pasted ones.
+    fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked) {
+        let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
+        let principal = grants::principal(&caller.arn);
+        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+        let hardened = grants::hardened_statements(&principal, key, &self.request.bucket, &states);
+        let folder = self.request.report_path.parent().unwrap_or(std::path::Path::new(""));
+        for (name, statement) in [
+            ("key-policy-statement", grants::key_policy_statement(&principal)),
+            ("iam-policy-statement", grants::iam_policy_statement(key)),
+            ("key-policy-statements-hardened", hardened),
+        ] {
+            let path = folder.join(format!("tfstate-kms-{name}.json"));
+            let text = format!("{statement:#}\n");
+            match crate::files::write(self.workspace, &path, text.as_bytes()) {
+                Ok(()) => report.statements.push(path.display().to_string()),
+                Err(error) => report
+                    .warnings
+                    .push(format!("{} could not be written: {error}", path.display())),
+            }
+        }
     }
 
     /// Whether the bucket belongs to the account that every call names. Any answer about an
     /// object shows that it does; where all is refused, one more question tells.
-    async fn owned(
-        &self,
-        aws: &Aws,
-        region: &Result<String, AwsError>,
-        survey: &Survey,
-    ) -> Option<bool> {
+    async fn owned(&self, aws: &Aws, survey: &Survey) -> Option<bool> {
         let answered = survey.states.iter().any(|state| {
             matches!(
                 state.found,
@@ -177,15 +379,10 @@ impl Run<'_> {
         if answered {
             return Some(true);
         }
-        let home = region.as_deref().ok().filter(|r| !r.is_empty()).unwrap_or(aws.region());
-        let aws = aws.in_region(home);
         let name = &self.request.bucket;
         let owner = self.request.bucket_owner.as_deref();
-        let (with, without) =
-            tokio::join!(async { aws.bucket(name, owner, None).exists().await }, async {
-                aws.bucket(name, None, None).exists().await
-            });
-        match (with, without) {
+        let (with, without) = (aws.bucket(name, owner, None), aws.bucket(name, None, None));
+        match tokio::join!(with.exists(), without.exists()) {
             (true, _) => Some(true),
             (false, true) => Some(false),
             (false, false) => None,
@@ -193,8 +390,11 @@ impl Run<'_> {
     }
 }
 
-fn plan_writes(plan: &Plan) -> bool {
-    plan.rekeys().next().is_some()
+async fn old_versions(bucket: &Bucket, listed: Option<Listed>, target: &str) -> Option<History> {
+    match listed {
+        Some(listed) => Some(history::look(bucket, listed, target).await),
+        None => None,
+    }
 }
 
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be
@@ -207,14 +407,15 @@ fn access_refusals(
     survey: &Survey,
     plan: &Plan,
 ) -> Vec<Failure> {
+    let writes = plan.rekeys().next().is_some();
     let reads = survey.states.iter().any(|state| matches!(state.found, Found::Readable(_)));
-    let needed = plan_writes(plan) || !reads;
+    let needed = writes || !reads;
     let mut kept: Vec<Failure> = refusals
         .into_iter()
         .filter(|refusal| needed || refusal.reason != FailureReason::KeyDenied)
         .collect();
     let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at));
-    if access == Some(Access::OnlyS3CanTell) && plan_writes(plan) && !fallback && kept.is_empty() {
+    if access == Some(Access::OnlyS3CanTell) && writes && !fallback && kept.is_empty() {
         let key = goal.key().map_or("", |key| key.as_str());
         kept.push(Failure::new(
             FailureReason::KeyDenied,
@@ -229,10 +430,6 @@ fn access_refusals(
     kept
 }
 
-fn has_version(survey: &Survey, at: usize) -> bool {
-    survey.states[at].found.seen().is_some_and(|seen| seen.version_id.is_some())
-}
-
 fn line(row: &crate::report::ObjectReport, state: &crate::survey::State) -> String {
     let encryption = state.found.seen().map(|seen| plan::describe(&seen.server_side));
     let serial = row.serial.map(|serial| format!(", serial {serial}")).unwrap_or_default();
@@ -243,130 +440,6 @@ fn line(row: &crate::report::ObjectReport, state: &crate::survey::State) -> Stri
         _ => "not readable",
     };
     format!("{}{serial}: {what}", encryption.unwrap_or_else(|| "unknown".into()))
-}
-
-struct Job<'a, 'r> {
-    run: &'a Run<'r>,
-    bucket: Bucket,
-    budget: Budget,
-    goal: &'a Goal,
-    survey: &'a Survey,
-    plan: &'a Plan,
-    access: Option<Access>,
-}
-
-impl Job<'_, '_> {
-    /// Carries the plan out. Where only S3 can tell whether the key may be used, one state
-    /// that has a version to fall back on goes first.
-    async fn rekey(&self, report: &mut Report) {
-        let mut todo: Vec<(usize, WriteAs)> =
-            self.plan.rekeys().map(|(at, write)| (at, write.clone())).collect();
-        if todo.is_empty() {
-            return;
-        }
-        self.run.log.group("Re-key");
-        if self.access == Some(Access::OnlyS3CanTell) {
-            let first = todo.iter().position(|(at, _)| has_version(self.survey, *at));
-            let Some(first) = first else { return };
-            let (at, write) = todo.remove(first);
-            self.run.log.line("only S3 can tell whether the key may be used: one state goes first");
-            let outcome = self.one(at, &write).await;
-            if !self.settle(report, at, &outcome) {
-                for (at, _) in todo {
-                    findings::skipped(
-                        &mut report.objects[at],
-                        "not tried, since the first state failed",
-                    );
-                }
-                return;
-            }
-            self.shown_by_s3(report);
-        }
-        let stop = AtomicBool::new(false);
-        let stop = &stop;
-        let outcomes = stream::iter(todo)
-            .map(|(at, write)| async move {
-                if stop.load(Ordering::Relaxed) || self.run.cancelled.is_set() {
-                    return (at, None);
-                }
-                let outcome = self.one(at, &write).await;
-                if matches!(outcome, Outcome::Restored(_) | Outcome::Lost { .. }) {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                (at, Some(outcome))
-            })
-            .buffer_unordered(PARALLEL)
-            .collect::<Vec<_>>()
-            .await;
-        for (at, outcome) in outcomes {
-            match outcome {
-                Some(outcome) => {
-                    self.settle(report, at, &outcome);
-                }
-                None => findings::skipped(
-                    &mut report.objects[at],
-                    "not begun, since the run was stopped",
-                ),
-            }
-        }
-        if self.run.cancelled.is_set() {
-            report.failures.push(Failure::new(
-                FailureReason::Cancelled,
-                "the run was cancelled; states that were in hand are finished, the others untouched",
-                "Run again: what is done is not done twice",
-            ));
-        }
-    }
-
-    async fn one(&self, at: usize, write: &WriteAs) -> Outcome {
-        let state = &self.survey.states[at];
-        match &state.found {
-            Found::Readable(before) => {
-                rekey::rekey(&self.bucket, &self.budget, &state.key, before, write).await
-            }
-            // A plan re-keys readable states only.
-            _ => Outcome::Vanished,
-        }
-    }
-
-    /// Returns whether the state is as wanted now.
-    fn settle(&self, report: &mut Report, at: usize, outcome: &Outcome) -> bool {
-        let state = &self.survey.states[at];
-        let failure = findings::settled(&mut report.objects[at], state, outcome);
-        if matches!(
-            outcome,
-            Outcome::Rekeyed(_)
-                | Outcome::Changed(..)
-                | Outcome::Restored(_)
-                | Outcome::Lost { .. }
-        ) {
-            report.changed = true;
-        }
-        let done = failure.is_none();
-        self.run.log.line(&match &failure {
-            Some(failure) => format!("{}: FAILED, {}", plan::name(state), failure.message),
-            None => format!("{}: re-keyed and read back, same content", plan::name(state)),
-        });
-        report.failures.extend(failure);
-        done
-    }
-
-    /// The first state was written and read under the key: that is better evidence than
-    /// a dry run.
-    fn shown_by_s3(&self, report: &mut Report) {
-        for check in &mut report.checks {
-            if matches!(check.id, CheckId::GrantKeyPolicy | CheckId::GrantIamPolicy)
-                && check.status == Status::Unknown
-                && self.goal.key().is_some()
-            {
-                check.status = Status::Warn;
-                check.evidence = format!(
-                    "S3 has written and read a state under the key for this principal, though: {}",
-                    check.evidence
-                );
-            }
-        }
-    }
 }
 
 /// Whether KMS could say which key an alias or a bare id stands for; a courtesy to

@@ -49,6 +49,8 @@ fn evidence(generate: DryRun, decrypt: DryRun, encrypt: DryRun) -> Evidence {
         key: Some(KeyEvidence {
             description: Ok(healthy()),
             rotation: Ok(true),
+            policy: Err(error(Kind::Denied, "AccessDeniedException")),
+            not_allowed_by_iam: None,
             encrypt,
             uses: vec![Use { state: "production".into(), generate, decrypt }],
         }),

@@ -14,6 +14,7 @@ pub use summary::markdown;
 
 use crate::aws::{Caller, ServerSide};
 use crate::check::{Check, CheckId, Failure, Status};
+use crate::gate::Gate;
 use crate::inputs::Mode;
 use crate::names::KeyArn;
 use crate::plan::Goal;
@@ -58,6 +59,43 @@ pub struct Report {
     pub backend_files: Vec<FileReport>,
     /// The checks.
     pub checks: Vec<Check>,
+    /// Whether S3 access alone reads a state.
+    #[serde(serialize_with = "gate_id")]
+    pub gate: Gate,
+    /// What the gate's verdict rests on.
+    pub gate_evidence: Option<GateReport>,
+    /// Old versions that are readable without the key; empty when that is not known.
+    pub exposed_versions: String,
+    /// Files with the statements that are missing, relative to the workspace.
+    pub statements: Vec<String>,
+}
+
+/// What the gate's verdict rests on.
+#[derive(Debug, Clone, Serialize)]
+pub struct GateReport {
+    /// How the probe's session was made.
+    pub way: &'static str,
+    /// What the verdict is about, and what it is not.
+    pub scope: String,
+    /// For each state.
+    pub observations: Vec<ObservationReport>,
+}
+
+/// The three observations on one state, each `200`, `403` or an error.
+#[derive(Debug, Clone, Serialize)]
+pub struct ObservationReport {
+    /// The state's object key.
+    pub key: String,
+    /// The full session's GET.
+    pub full_get: String,
+    /// The probe's HEAD.
+    pub probe_head: String,
+    /// The probe's GET.
+    pub probe_get: String,
+}
+
+fn gate_id<S: serde::Serializer>(gate: &Gate, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(gate.id())
 }
 
 /// What the states are to be.
@@ -206,6 +244,10 @@ impl Report {
             objects: Vec::new(),
             backend_files: Vec::new(),
             checks: Vec::new(),
+            gate: Gate::Off,
+            gate_evidence: None,
+            exposed_versions: String::new(),
+            statements: Vec::new(),
         }
     }
 
@@ -268,7 +310,8 @@ impl Report {
             ("changed", self.changed.to_string()),
             ("rekeyed", rekeyed.to_string()),
             ("verified", self.verified.to_string()),
-            ("gate", "off".to_owned()),
+            ("gate", self.gate.id().to_owned()),
+            ("exposed-versions", self.exposed_versions.clone()),
             ("failure-reason", reason.to_owned()),
             ("report", report.to_owned()),
         ]

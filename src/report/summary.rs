@@ -185,7 +185,16 @@ fn tail(report: &Report, report_path: &str) -> String {
         }
         out.push('\n');
     }
+    out.push_str(&gate(report));
     out.push_str(&checks(&report.checks));
+    if !report.statements.is_empty() {
+        let files: Vec<String> = report.statements.iter().map(|path| code(path)).collect();
+        out.push_str(&format!(
+            "The missing statements are also files in the workspace, whole even where GitHub masks parts \
+             here: {}\n\n",
+            files.join(", ")
+        ));
+    }
     out.push_str(&drawing(report));
     out.push_str(&next_steps(report));
     out.push_str(&format!(
@@ -197,6 +206,34 @@ fn tail(report: &Report, report_path: &str) -> String {
         report.version,
         code(report_path)
     ));
+    out
+}
+
+/// The probe's evidence: what each of the two sessions was answered. Bounded, since the
+/// verdict is one for all.
+fn gate(report: &Report) -> String {
+    const ROWS: usize = 50;
+    let Some(evidence) = &report.gate_evidence else { return String::new() };
+    let mut out = format!(
+        "#### Gate: {}\n\nTried by {}, {}.\n\n| State | Full session GET | Probe HEAD | Probe GET |\n\
+         |---|---|---|---|\n",
+        text(report.gate.id()),
+        code(evidence.way),
+        text(&evidence.scope)
+    );
+    for seen in evidence.observations.iter().take(ROWS) {
+        out.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            code(&seen.key),
+            text(&seen.full_get),
+            text(&seen.probe_head),
+            text(&seen.probe_get)
+        ));
+    }
+    if evidence.observations.len() > ROWS {
+        out.push_str("\n… and more in the report.\n");
+    }
+    out.push('\n');
     out
 }
 

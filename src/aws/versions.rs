@@ -1,0 +1,114 @@
+//! Old versions, and re-encryption in place.
+
+use aws_sdk_s3::types::{ObjectEncryption, SsekmsEncryption};
+use aws_smithy_types::date_time::Format;
+
+use super::error::classify;
+use super::s3::{Bucket, Seen};
+use super::{AwsError, Kind};
+
+/// A version that is not the current one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldVersion {
+    /// Its id.
+    pub id: String,
+    /// RFC 3339.
+    pub written_at: Option<String>,
+}
+
+impl Bucket {
+    /// The noncurrent versions of an object, delete markers left out (s3:ListBucketVersions).
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn old_versions(&self, key: &str) -> Result<Vec<OldVersion>, AwsError> {
+        let mut found = Vec::new();
+        let mut markers = (None, None);
+        loop {
+            let answer = self
+                .client
+                .list_object_versions()
+                .bucket(&self.name)
+                .prefix(key)
+                .set_key_marker(markers.0.take())
+                .set_version_id_marker(markers.1.take())
+                .set_expected_bucket_owner(self.owner.clone())
+                .send()
+                .await
+                .map_err(|e| classify("s3:ListBucketVersions", &e))?;
+            let old = answer.versions().iter().filter(|version| version.is_latest() != Some(true));
+            // The prefix `production` is that of `production-bootstrap` too.
+            let own = old.filter(|version| version.key() == Some(key));
+            found.extend(own.map(|version| OldVersion {
+                id: version.version_id().unwrap_or_default().to_owned(),
+                written_at: version.last_modified().and_then(|at| at.fmt(Format::DateTime).ok()),
+            }));
+            // Keys are listed in order, so the object's own versions come first.
+            let beyond = answer.next_key_marker().is_none_or(|next| next > key);
+            if answer.is_truncated() != Some(true) || beyond {
+                return Ok(found);
+            }
+            markers = (
+                answer.next_key_marker().map(str::to_owned),
+                answer.next_version_id_marker().map(str::to_owned),
+            );
+        }
+    }
+
+    /// Puts an object, or one version of it, under a key without rewriting it
+    /// (S3 UpdateObjectEncryption, January 2026): ETag, date and version stay.
+    ///
+    /// A server that does not know the operation takes it for a PUT and overwrites the
+    /// object, so it is never sent to one that the user has not named.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn encrypt_in_place(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        kms_key: &str,
+    ) -> Result<(), AwsError> {
+        let operation = "s3:UpdateObjectEncryption";
+        let encryption = SsekmsEncryption::builder()
+            .kms_key_arn(kms_key)
+            .build()
+            .map_err(|_| AwsError::new(Kind::Other, operation, "the request cannot be made"))?;
+        self.client
+            .update_object_encryption()
+            .bucket(&self.name)
+            .key(key)
+            .set_version_id(version.map(str::to_owned))
+            .set_expected_bucket_owner(self.owner.clone())
+            .object_encryption(ObjectEncryption::Ssekms(encryption))
+            .send()
+            .await
+            .map_err(|e| classify(operation, &e))?;
+        Ok(())
+    }
+
+    /// Whether a GET is answered. The body is not read.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn try_get(&self, key: &str) -> Result<(), AwsError> {
+        let request = self.client.get_object().bucket(&self.name).key(key);
+        let request = request.set_expected_bucket_owner(self.owner.clone());
+        request.send().await.map_err(|e| classify("s3:GetObject", &e))?;
+        Ok(())
+    }
+
+    /// The SHA-256 of one version's body.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn hash_version(
+        &self,
+        key: &str,
+        version: &str,
+    ) -> Result<(Seen, [u8; 32]), AwsError> {
+        let download =
+            self.read(key, Some(version), None, super::Hold::No, &super::Budget::new()).await?;
+        Ok((download.seen, download.sha256))
+    }
+}

@@ -1,0 +1,259 @@
+//! What the bucket's settings and the key policy mean for states under a key. Pure.
+
+use crate::aws::{AwsError, ServerSide, Settings};
+use crate::check::{Check, CheckId, Status};
+use crate::names::{KeyArn, LOCK_SUFFIX, printable};
+use crate::plan::Goal;
+use crate::policies::Policy;
+
+/// What the checks are about.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// What the states are to be.
+    pub goal: &'a Goal,
+    /// The bucket's name.
+    pub bucket: &'a str,
+    /// The states' object keys.
+    pub states: &'a [String],
+    /// Terraform takes a lock object beside each state.
+    pub locks: bool,
+    /// The canned ACL of every write.
+    pub acl: Option<&'a str>,
+    /// Caller and bucket are in two accounts.
+    pub across_accounts: bool,
+}
+
+/// The checks on the bucket's settings. A setting that may not be read is `unknown`, with
+/// the action that is missing.
+pub fn bucket_checks(settings: &Settings, subject: &Subject<'_>) -> Vec<Check> {
+    vec![
+        versioning(&settings.versioning),
+        default_encryption(&settings.encryption, subject.goal),
+        public_access(&settings.public_access_blocked),
+        bucket_policy(&settings.policy, subject),
+        replication(settings, subject),
+        object_lock(&settings.object_lock, subject.goal),
+        ownership(&settings.acls_off, subject),
+    ]
+}
+
+fn unknown(id: CheckId, error: &AwsError) -> Check {
+    let code = error.code.as_deref().unwrap_or("no answer");
+    Check::new(id, Status::Unknown, format!("unknown (needs {}; {code})", error.operation))
+}
+
+fn versioning(on: &Result<bool, AwsError>) -> Check {
+    let id = CheckId::BucketVersioning;
+    match on {
+        Ok(true) => Check::new(id, Status::Pass, "versioning is on"),
+        Ok(false) => Check::new(id, Status::Warn, "versioning is off").remedy(
+            "A state that is overwritten by mistake cannot be brought back: aws s3api \
+             put-bucket-versioning --versioning-configuration Status=Enabled --bucket …",
+        ),
+        Err(error) => unknown(id, error),
+    }
+}
+
+fn default_encryption(default: &Result<(ServerSide, bool), AwsError>, goal: &Goal) -> Check {
+    let id = CheckId::BucketDefaultEncryption;
+    let (default, bucket_key) = match default {
+        Ok(found) => found,
+        Err(error) => return unknown(id, error),
+    };
+    let keys = if *bucket_key { ", with S3 Bucket Keys" } else { "" };
+    match (goal, default) {
+        (Goal::Under(key), ServerSide::Kms(other) | ServerSide::Dsse(other)) if other != key.as_str() => {
+            Check::new(id, Status::Warn, format!("the default is another key, {}", printable(other)))
+                .remedy("An object that is written without a header, such as a lock object of OpenTofu, goes under that key: grant it, or make the wanted key the default")
+        }
+        (Goal::Under(_), ServerSide::Kms(_) | ServerSide::Dsse(_)) => {
+            Check::new(id, Status::Pass, format!("the default is the wanted key{keys}"))
+        }
+        (Goal::Under(_), _) => Check::new(
+            id,
+            Status::Pass,
+            "the default is SSE-S3; the states' own headers decide",
+        ),
+        (_, ServerSide::Kms(other) | ServerSide::Dsse(other)) => {
+            Check::new(id, Status::Warn, format!("the default is the key {}", printable(other)))
+                .remedy("Terraform's next write without a key goes under the bucket's default, so a rolled-back state returns under that key")
+        }
+        _ => Check::new(id, Status::Pass, "the default is SSE-S3"),
+    }
+}
+
+fn public_access(blocked: &Result<bool, AwsError>) -> Check {
+    let id = CheckId::BucketPublicAccess;
+    match blocked {
+        Ok(true) => Check::new(id, Status::Pass, "public access is blocked"),
+        Ok(false) => Check::new(id, Status::Warn, "not all four blocks of public access are on").remedy(
+            "aws s3api put-public-access-block --public-access-block-configuration \
+             BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true --bucket …",
+        ),
+        Err(error) => unknown(id, error),
+    }
+}
+
+/// Does the policy refuse what is sent: the states, and the lock objects beside them?
+fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_>) -> Check {
+    let id = CheckId::BucketPolicy;
+    let text = match policy {
+        Ok(Some(text)) => text,
+        Ok(None) => return Check::new(id, Status::Pass, "there is none"),
+        Err(error) => return unknown(id, error),
+    };
+    let Some(policy) = Policy::parse(text) else {
+        return Check::new(id, Status::Unknown, "it could not be read as a policy");
+    };
+    let partition = subject.goal.key().map_or("aws", KeyArn::partition);
+    let mut sent = Vec::new();
+    match subject.goal {
+        Goal::Under(key) => {
+            sent.push(("x-amz-server-side-encryption", "aws:kms"));
+            sent.push(("x-amz-server-side-encryption-aws-kms-key-id", key.as_str()));
+        }
+        Goal::SseS3 => sent.push(("x-amz-server-side-encryption", "AES256")),
+        Goal::Unset => {}
+    }
+    sent.extend(subject.acl.map(|acl| ("x-amz-acl", acl)));
+    let (mut denied, mut unclear) = (Vec::new(), Vec::new());
+    for state in subject.states {
+        let mut keys = vec![state.clone()];
+        keys.extend(subject.locks.then(|| format!("{state}{LOCK_SUFFIX}")));
+        for key in keys {
+            let resource = format!("arn:{partition}:s3:::{}/{key}", subject.bucket);
+            for hit in policy.denies_write(&resource, &sent) {
+                match hit {
+                    Ok(statement) => {
+                        denied.push(format!("{} refuses {key}", printable(&statement)))
+                    }
+                    Err(statement) => unclear.push(printable(&statement)),
+                }
+            }
+        }
+    }
+    unclear.dedup();
+    if !denied.is_empty() {
+        return Check::new(id, Status::Fail, denied.join("; ")).remedy(
+            "Change the named statement of the bucket policy: it denies a write with the encryption that \
+             this environment asks for",
+        );
+    }
+    if !unclear.is_empty() {
+        let which = unclear.join(", ");
+        return Check::new(
+            id,
+            Status::Unknown,
+            format!("conditions that are not understood: {which}"),
+        );
+    }
+    Check::new(id, Status::Pass, "no statement refuses what is written")
+}
+
+fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {
+    let id = CheckId::Replication;
+    let rules = match &settings.replication {
+        Ok(rules) => rules,
+        Err(error) => return unknown(id, error),
+    };
+    let concerned: Vec<_> = rules
+        .iter()
+        .filter(|rule| subject.states.iter().any(|state| state.starts_with(&rule.prefix)))
+        .collect();
+    let lacking: Vec<String> =
+        concerned.iter().filter(|rule| !rule.takes_kms).map(|rule| printable(&rule.id)).collect();
+    if concerned.is_empty() {
+        Check::new(id, Status::Pass, "no rule concerns the states")
+    } else if subject.goal.key().is_some() && !lacking.is_empty() {
+        Check::new(
+            id,
+            Status::Warn,
+            format!("objects under KMS keys are left out by the rules {}", lacking.join(", ")),
+        )
+        .remedy(
+            "Re-keyed states will no longer replicate. Set SourceSelectionCriteria.SseKmsEncryptedObjects and \
+             a ReplicaKmsKeyID, and grant the replication role kms:Decrypt on this key and kms:Encrypt on the replica's",
+        )
+    } else {
+        Check::new(id, Status::Pass, "the rules take objects under KMS keys")
+    }
+}
+
+fn object_lock(default: &Result<Option<String>, AwsError>, goal: &Goal) -> Check {
+    let id = CheckId::ObjectLock;
+    match default {
+        Ok(None) => Check::new(id, Status::Pass, "no default retention"),
+        Ok(Some(retention)) => {
+            let check = Check::new(id, Status::Warn, format!("default retention: {retention}"));
+            match goal {
+                Goal::Unset => check,
+                _ => check.remedy(
+                    "A copy makes a new, locked version and leaves the old one readable until its retention \
+                     ends; re-encryption in place is refused for a locked version",
+                ),
+            }
+        }
+        Err(error) => unknown(id, error),
+    }
+}
+
+fn ownership(acls_off: &Result<bool, AwsError>, subject: &Subject<'_>) -> Check {
+    let id = CheckId::ObjectOwnership;
+    match acls_off {
+        Ok(true) => Check::new(id, Status::Pass, "ACLs are off"),
+        Ok(false) if !subject.across_accounts => {
+            Check::new(id, Status::Pass, "ACLs are on; writer and bucket are in one account")
+        }
+        Ok(false) if subject.acl == Some("bucket-owner-full-control") => {
+            Check::new(id, Status::Pass, "ACLs are on; every write gives the bucket's owner full control")
+        }
+        Ok(false) => Check::new(id, Status::Warn, "ACLs are on, and the writer is of another account")
+            .remedy("A copy drops the old ACL, and the bucket's owner may lose access: set `acl: bucket-owner-full-control`"),
+        Err(error) => unknown(id, error),
+    }
+}
+
+/// Is the key policy wider than the states' gate can be?
+pub fn key_policy(key: &KeyArn, policy: &Result<String, AwsError>) -> Check {
+    let id = CheckId::KeyPolicy;
+    let text = match policy {
+        Ok(text) => text,
+        Err(error) => return unknown(id, error),
+    };
+    let Some(policy) = Policy::parse(text) else {
+        return Check::new(id, Status::Unknown, "it could not be read as a policy");
+    };
+    let width = policy.width(key);
+    let narrow = "Name single principals: arn:aws:iam::ACCOUNT:role/NAME";
+    if width.everyone {
+        return Check::new(id, Status::Fail, "everyone may decrypt (Principal *, no condition)")
+            .remedy(narrow);
+    }
+    let mut wide = Vec::new();
+    if width.everyone_if {
+        wide.push("everyone may decrypt under conditions (Principal *)".to_owned());
+    }
+    if !width.accounts.is_empty() {
+        wide.push(format!("whole accounts may decrypt: {}", width.accounts.join(", ")));
+    }
+    if !width.remnants.is_empty() {
+        let ids: Vec<String> = width.remnants.iter().map(|id| printable(id)).collect();
+        wide.push(format!("it names principals that no longer exist: {}", ids.join(", ")));
+    }
+    let own = if width.own_account {
+        format!(
+            "; account {} decides by its IAM policies, so whoever has kms:* there decrypts",
+            key.account()
+        )
+    } else {
+        String::new()
+    };
+    if wide.is_empty() {
+        Check::new(id, Status::Pass, format!("single principals only{own}"))
+    } else {
+        Check::new(id, Status::Warn, format!("{}{own}", wide.join("; "))).remedy(narrow)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! The runner's OIDC token, by which the deploy role can be assumed again.
+
+use std::time::Duration;
+
+use crate::inputs::Environment;
+
+/// What STS takes as the token's audience.
+const AUDIENCE: &str = "sts.amazonaws.com";
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Asks the runner for a token (`permissions: id-token: write` gives the two variables).
+///
+/// # Errors
+/// Why there is none; never with the request's own token in it.
+pub async fn oidc_token(environment: &Environment) -> Result<String, String> {
+    let variable = |name| environment.get(name).ok_or(format!("{name} is not set"));
+    let url = variable("ACTIONS_ID_TOKEN_REQUEST_URL")?;
+    let bearer = variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")?;
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let uri = format!("{url}{separator}audience={AUDIENCE}");
+    let failed = |what: &str| format!("the runner gave no OIDC token: {what}");
+    let client = octocrab::Octocrab::builder()
+        .personal_token(bearer.to_owned())
+        .set_connect_timeout(Some(TIMEOUT))
+        .set_read_timeout(Some(TIMEOUT))
+        .build()
+        .map_err(|_| failed("no client"))?;
+    // The errors could quote the address with its query; their kind is enough.
+    let response = client._get(uri).await.map_err(|_| failed("no answer"))?;
+    if !response.status().is_success() {
+        return Err(failed(&format!("status {}", response.status().as_u16())));
+    }
+    let body = client.body_to_string(response).await.map_err(|_| failed("no body"))?;
+    let value: serde_json::Value = serde_json::from_str(&body).map_err(|_| failed("not JSON"))?;
+    let token = value["value"].as_str().filter(|token| !token.is_empty());
+    token.map(str::to_owned).ok_or_else(|| failed("the answer holds none"))
+}

@@ -1,0 +1,107 @@
+//! Tries the gate: makes the probe's session and reads with it.
+
+use super::Run;
+use crate::aws::{Aws, Bucket};
+use crate::gate::{self, Gate, Way};
+use crate::github;
+use crate::inputs::Probe;
+use crate::plan::Goal;
+use crate::report::{GateReport, Report};
+
+impl Run<'_> {
+    /// The verdict, with the evidence in the report. The session's credentials and the
+    /// token are masked in the log and dropped with this call.
+    pub(super) async fn gate(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        aws: &Aws,
+        bucket: &Bucket,
+    ) -> Gate {
+        let request = self.request;
+        let (Some(key), false) = (goal.key(), request.probe == Probe::Off) else {
+            return Gate::Off;
+        };
+        let under_key: Vec<(String, bool)> = report
+            .objects
+            .iter()
+            .filter(|row| {
+                row.after.as_ref().is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
+            })
+            .map(|row| (row.key.clone(), row.read_at.is_some()))
+            .collect();
+        if under_key.is_empty() {
+            return gate::verdict(&[]);
+        }
+        self.log.group("Gate probe");
+        let way = gate::way(
+            Some(request.probe.as_str()),
+            request.probe_role.as_deref(),
+            self.environment,
+            report.caller.as_ref().map(|caller| caller.arn.as_str()),
+            &request.deploy_principals,
+            aws.long_term_keys().await,
+        );
+        let way = match way {
+            Ok(way) => way,
+            Err(why) => return Gate::Inconclusive(format!("there is no way to try it: {why}")),
+        };
+        let names: Vec<String> = under_key.iter().map(|(key, _)| key.clone()).collect();
+        let policy = gate::session_policy(key.partition(), bucket.name(), &names);
+        let token = async || github::oidc_token(self.environment).await;
+        let (session, secrets) = match gate::session(aws, &way, &policy, token).await {
+            Ok(made) => made,
+            Err(why) => return Gate::Inconclusive(why),
+        };
+        secrets.iter().for_each(|secret| self.log.mask(secret));
+        let probe = session.aws.bucket(bucket.name(), request.bucket_owner.as_deref(), None);
+        let seen = gate::observe(&probe, &under_key).await;
+        let verdict = gate::verdict(&seen);
+        for one in &seen {
+            self.log.line(&format!(
+                "`{}`: full session GET {}, probe HEAD {}, probe GET {}",
+                one.state,
+                if one.full_get { "200" } else { "failed" },
+                word(&one.probe_head),
+                word(&one.probe_get)
+            ));
+        }
+        report.gate_evidence = Some(GateReport {
+            way: way.name(),
+            scope: scope(&way, report, key.account()),
+            observations: seen
+                .iter()
+                .map(|one| crate::report::ObservationReport {
+                    key: one.state.clone(),
+                    full_get: if one.full_get { "200".into() } else { "failed".into() },
+                    probe_head: word(&one.probe_head),
+                    probe_get: word(&one.probe_get),
+                })
+                .collect(),
+        });
+        verdict
+    }
+}
+
+fn word(answer: &gate::Answer) -> String {
+    match answer {
+        gate::Answer::Ok => "200".into(),
+        gate::Answer::Denied => "403".into(),
+        gate::Answer::Other(error) => crate::names::printable(error),
+    }
+}
+
+/// What the verdict is about, and what it is not.
+fn scope(way: &Way, report: &Report, key_account: &str) -> String {
+    let account = report.caller.as_ref().map_or("unknown", |caller| caller.account.as_str());
+    match way {
+        Way::Role(role) => format!("for the role {role}, as it is"),
+        _ if account == key_account => {
+            format!("for a principal of account {account}, the key's own, with S3 rights alone")
+        }
+        _ => format!(
+            "for a principal of account {account} with S3 rights alone; of how wide the key policy is in account \
+             {key_account} it says nothing (see the check key-policy, or give a `probe-role-arn` there)"
+        ),
+    }
+}

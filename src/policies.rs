@@ -1,0 +1,250 @@
+//! Reads policy documents, as far as the doctor's questions go. Pure.
+//!
+//! This is no evaluation: a statement with conditions counts as «perhaps», and what is
+//! not understood is reported as unknown, never as fine.
+
+use serde_json::Value;
+
+use crate::names::KeyArn;
+
+/// How far a policy lets a principal go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// A statement without conditions allows it.
+    Allowed,
+    /// Only statements with conditions allow it.
+    Perhaps,
+    /// Nothing allows it, or a statement without conditions denies it.
+    Not,
+}
+
+/// What is too wide about a key policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Width {
+    /// Everyone may decrypt, without a condition.
+    pub everyone: bool,
+    /// Everyone may decrypt, under conditions.
+    pub everyone_if: bool,
+    /// Whole accounts other than the key's own may decrypt.
+    pub accounts: Vec<String>,
+    /// Principals that no longer exist: KMS shows their ids.
+    pub remnants: Vec<String>,
+    /// The key's own account decides by its IAM policies.
+    pub own_account: bool,
+}
+
+/// A policy's statements.
+#[derive(Debug, Clone)]
+pub struct Policy(Vec<Value>);
+
+impl Policy {
+    /// Reads a document; `None` when it is not a policy.
+    pub fn parse(text: &str) -> Option<Self> {
+        let document: Value = serde_json::from_str(text).ok()?;
+        let statements = match document.get("Statement")? {
+            Value::Array(statements) => statements.clone(),
+            one => vec![one.clone()],
+        };
+        Some(Self(statements))
+    }
+
+    /// What a key policy says to a principal on its own side. Within the key's account the
+    /// principal's own policies may decide, where the key policy leaves it to the account.
+    pub fn reach(&self, action: &str, principal: &str, account: &str) -> Reach {
+        let mut reach = Reach::Not;
+        for statement in &self.0 {
+            if !covers(statement, action) || !names(statement, principal, account) {
+                continue;
+            }
+            let conditional = statement.get("Condition").is_some();
+            match (statement["Effect"].as_str(), conditional) {
+                (Some("Deny"), false) => return Reach::Not,
+                (Some("Allow"), false) => reach = Reach::Allowed,
+                (Some("Allow"), true) if reach == Reach::Not => reach = Reach::Perhaps,
+                _ => {}
+            }
+        }
+        reach
+    }
+
+    /// Whether a statement for this principal holds for one service's use only.
+    pub fn has_via_service(&self) -> bool {
+        self.0.iter().any(|statement| statement["Condition"].to_string().contains("kms:ViaService"))
+    }
+
+    /// Who may decrypt beside those who should.
+    pub fn width(&self, key: &KeyArn) -> Width {
+        let mut width = Width::default();
+        for statement in &self.0 {
+            if statement["Effect"] != "Allow" || !covers(statement, "kms:Decrypt") {
+                continue;
+            }
+            for principal in principals(statement) {
+                let account = account_of(&principal);
+                if principal == "*" {
+                    match statement.get("Condition") {
+                        Some(_) => width.everyone_if = true,
+                        None => width.everyone = true,
+                    }
+                } else if account == Some(key.account()) {
+                    width.own_account = true;
+                } else if let Some(account) = account {
+                    width.accounts.push(account.to_owned());
+                } else if !principal.starts_with("arn:") {
+                    width.remnants.push(principal);
+                }
+            }
+        }
+        width
+    }
+
+    /// The denials of a bucket policy that would hit a write with these headers. `Err`: a
+    /// denial whose conditions are not understood.
+    pub fn denies_write(
+        &self,
+        resource: &str,
+        headers: &[(&str, &str)],
+    ) -> Vec<Result<String, String>> {
+        let mut hits = Vec::new();
+        for statement in &self.0 {
+            let concerned = statement["Effect"] == "Deny"
+                && covers(statement, "s3:PutObject")
+                && texts(&statement["Resource"]).any(|pattern| like(pattern, resource));
+            if !concerned {
+                continue;
+            }
+            let id = statement["Sid"].as_str().unwrap_or("(without Sid)").to_owned();
+            match conditions_hold(&statement["Condition"], headers) {
+                Some(true) => hits.push(Ok(id)),
+                Some(false) => {}
+                None => hits.push(Err(id)),
+            }
+        }
+        hits
+    }
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let list = match value {
+        Value::Array(values) => values.iter().collect(),
+        one => vec![one],
+    };
+    list.into_iter().filter_map(Value::as_str)
+}
+
+fn covers(statement: &Value, action: &str) -> bool {
+    let action = action.to_lowercase();
+    let hit =
+        |patterns: &Value| texts(patterns).any(|pattern| like(&pattern.to_lowercase(), &action));
+    match statement.get("NotAction") {
+        Some(not) => !hit(not),
+        None => hit(&statement["Action"]),
+    }
+}
+
+fn principals(statement: &Value) -> Vec<String> {
+    match &statement["Principal"] {
+        Value::String(one) => vec![one.clone()],
+        other => texts(&other["AWS"]).map(str::to_owned).collect(),
+    }
+}
+
+/// The account of a principal that stands for a whole account.
+fn account_of(principal: &str) -> Option<&str> {
+    if crate::names::is_account(principal) {
+        return Some(principal);
+    }
+    principal.strip_suffix(":root")?.rsplit(':').next()
+}
+
+fn names(statement: &Value, principal: &str, account: &str) -> bool {
+    principals(statement)
+        .iter()
+        .any(|named| named == "*" || named == principal || account_of(named) == Some(account))
+}
+
+/// Whether all conditions hold for a write with these headers; `None`: not understood.
+fn conditions_hold(condition: &Value, headers: &[(&str, &str)]) -> Option<bool> {
+    let Some(operators) = condition.as_object() else { return Some(true) };
+    let mut all = true;
+    for (operator, keys) in operators {
+        for (key, wanted) in keys.as_object()? {
+            let key = key.to_lowercase();
+            let value = match key.as_str() {
+                // Every request of this action and of Terraform goes over TLS.
+                "aws:securetransport" => Some("true"),
+                key if key.starts_with("s3:x-amz-") => headers
+                    .iter()
+                    .find(|(name, _)| key.strip_prefix("s3:") == Some(name))
+                    .map(|(_, v)| *v),
+                _ => return None,
+            };
+            let (base, if_exists) = match operator.strip_suffix("IfExists") {
+                Some(base) => (base, true),
+                None => (operator.as_str(), false),
+            };
+            let any = |matches: fn(&str, &str) -> bool| {
+                value.map(|value| texts(wanted).any(|wanted| matches(wanted, value)))
+            };
+            let equal: fn(&str, &str) -> bool = |a, b| a == b;
+            let hit = match base {
+                "Null" => {
+                    texts(wanted).any(|w| (w == "true") == value.is_none())
+                        || wanted.as_bool().is_some_and(|w| w == value.is_none())
+                }
+                "Bool" => match (wanted.as_bool(), value) {
+                    (Some(wanted), Some(value)) => wanted.to_string() == value,
+                    _ => any(equal)?,
+                },
+                "StringEquals" | "ArnEquals" => any(equal).unwrap_or(if_exists),
+                "StringLike" | "ArnLike" => any(like).unwrap_or(if_exists),
+                // A negated operator holds for a header that is not sent.
+                "StringNotEquals" | "ArnNotEquals" => any(equal).is_none_or(|hit| !hit),
+                "StringNotLike" | "ArnNotLike" => any(like).is_none_or(|hit| !hit),
+                _ => return None,
+            };
+            all &= hit;
+        }
+    }
+    Some(all)
+}
+
+/// Wildcards `*` and `?`, as policies use them.
+fn like(pattern: &str, text: &str) -> bool {
+    let (mut patterns, mut rest) = (pattern.split('*'), text);
+    let first = patterns.next().unwrap_or_default();
+    let Some(after) = strip(rest, first) else { return false };
+    rest = after;
+    let mut tail: Vec<&str> = patterns.collect();
+    let Some(last) = tail.pop() else { return rest.is_empty() };
+    for part in tail {
+        let Some(at) = rest
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([rest.len()])
+            .find(|&at| strip(&rest[at..], part).is_some())
+        else {
+            return false;
+        };
+        rest = strip(&rest[at..], part).unwrap_or_default();
+    }
+    rest.char_indices()
+        .map(|(at, _)| at)
+        .chain([rest.len()])
+        .any(|at| strip(&rest[at..], last).is_some_and(str::is_empty))
+}
+
+/// Takes a part without `*` from the beginning of a text.
+fn strip<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+    let mut rest = text.chars();
+    for wanted in part.chars() {
+        let c = rest.next()?;
+        if wanted != '?' && wanted != c {
+            return None;
+        }
+    }
+    Some(rest.as_str())
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,13 +21,15 @@ pub struct Subject<'a> {
     pub acl: Option<&'a str>,
     /// Caller and bucket are in two accounts.
     pub across_accounts: bool,
+    /// States were seen with version ids.
+    pub version_ids: bool,
 }
 
 /// The checks on the bucket's settings. A setting that may not be read is `unknown`, with
 /// the action that is missing.
 pub fn bucket_checks(settings: &Settings, subject: &Subject<'_>) -> Vec<Check> {
     vec![
-        versioning(&settings.versioning),
+        versioning(&settings.versioning, subject.version_ids),
         default_encryption(&settings.encryption, subject.goal),
         public_access(&settings.public_access_blocked),
         bucket_policy(&settings.policy, subject),
@@ -42,9 +44,10 @@ fn unknown(id: CheckId, error: &AwsError) -> Check {
     Check::new(id, Status::Unknown, format!("unknown (needs {}; {code})", error.operation))
 }
 
-fn versioning(on: &Result<bool, AwsError>) -> Check {
+fn versioning(on: &Result<bool, AwsError>, version_ids: bool) -> Check {
     let id = CheckId::BucketVersioning;
     match on {
+        Err(_) if version_ids => Check::new(id, Status::Pass, "the states have version ids"),
         Ok(true) => Check::new(id, Status::Pass, "versioning is on"),
         Ok(false) => Check::new(id, Status::Warn, "versioning is off").remedy(
             "A state that is overwritten by mistake cannot be brought back: aws s3api \

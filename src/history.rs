@@ -66,7 +66,7 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
                 }
                 todo.extend(versions.into_iter().map(|version| (key.clone(), version)));
             }
-            Err(error) => history.incomplete = Some(format!("needs {} ({error})", error.operation)),
+            Err(error) => history.incomplete = Some(needs(error.operation, &error)),
         }
     }
     let seen = stream::iter(todo)
@@ -81,11 +81,15 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
         match head {
             Ok(head) => history.add(key, version, &head.server_side, target),
             Err(error) => {
-                history.incomplete = Some(format!("needs s3:GetObjectVersion ({error})"));
+                history.incomplete = Some(needs("s3:GetObjectVersion", &error));
             }
         }
     }
     history
+}
+
+fn needs(action: &str, error: &AwsError) -> String {
+    format!("needs {action} ({})", error.code.as_deref().unwrap_or("refused"))
 }
 
 impl History {

@@ -18,6 +18,8 @@ pub mod policy;
 mod query;
 mod roles;
 mod s3;
+mod s3_rules;
+mod s3_settings;
 mod server;
 mod sigv4;
 mod sts;
@@ -38,7 +40,7 @@ pub use cabal::{
 pub use faults::{Effect, Matcher};
 pub use log::{LogEntry, sequential_round_trips};
 pub use roles::Role;
-pub use world::{Bucket, Encryption, Failure, Key, Principal, Version, World};
+pub use world::{Bucket, Encryption, Failure, Key, Principal, UpdateEncryption, Version, World};
 
 use server::{Shared, lock};
 

@@ -21,6 +21,7 @@ use crate::faults::{Effect, Fault};
 use crate::log::LogEntry;
 use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
+use crate::s3_settings::InPlace;
 use crate::sigv4::Claim;
 use crate::world::{Failure, Principal, World};
 use crate::{github, iam, kms, sts};
@@ -49,6 +50,7 @@ impl Shared {
         let world = Arc::new(Mutex::new(world));
         let store = Store(world.clone());
         let mut builder = S3ServiceBuilder::new(store.clone());
+        builder.set_route(InPlace(store.clone()));
         builder.set_auth(store);
         Self {
             world,

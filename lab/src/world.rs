@@ -62,8 +62,29 @@ pub struct Bucket {
     pub default_encryption: Encryption,
     /// S3 Bucket Keys.
     pub bucket_key: bool,
+    /// All four blocks of public access; `None`: never set.
+    pub public_access_blocked: Option<bool>,
+    /// Object Ownership is BucketOwnerEnforced; `None`: never set.
+    pub acls_off: Option<bool>,
+    /// A replication rule: its prefix, and whether it takes objects under KMS keys.
+    pub replication: Option<(String, bool)>,
+    /// Object Lock's default retention (GOVERNANCE), in days.
+    pub retention_days: Option<i32>,
+    /// What becomes of UpdateObjectEncryption.
+    pub update_encryption: UpdateEncryption,
     /// Oldest first.
     pub objects: BTreeMap<String, Vec<Version>>,
+}
+
+/// What a server makes of S3's UpdateObjectEncryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateEncryption {
+    /// AWS since January 2026.
+    Supported,
+    /// 501.
+    NotImplemented,
+    /// It takes it for a PUT of the object, as emulators do.
+    Overwrites,
 }
 
 /// How a version is encrypted.
@@ -235,6 +256,11 @@ impl World {
             versioned: true,
             default_encryption: Encryption::SseS3,
             bucket_key: false,
+            public_access_blocked: Some(true),
+            acls_off: Some(true),
+            replication: None,
+            retention_days: None,
+            update_encryption: UpdateEncryption::Supported,
             objects: BTreeMap::new(),
         };
         self.buckets.insert(name.to_owned(), bucket);

@@ -205,6 +205,7 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
             | "InvalidSignatureException"
             | "UnrecognizedClientException"
             | "MissingAuthenticationTokenException"
+            | "MissingAuthenticationToken"
             | "InvalidSecurity"
             | "NotSignedUp",
         ) => Kind::Credentials,

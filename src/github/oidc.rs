@@ -17,9 +17,14 @@ pub async fn oidc_token(environment: &Environment) -> Result<String, String> {
     let url = variable("ACTIONS_ID_TOKEN_REQUEST_URL")?;
     let bearer = variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")?;
     let separator = if url.contains('?') { '&' } else { '?' };
-    let uri = format!("{url}{separator}audience={AUDIENCE}");
     let failed = |what: &str| format!("the runner gave no OIDC token: {what}");
+    // The client sends its token to its base address only.
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| failed("no address"))?;
+    let (host, path) = rest.split_once('/').ok_or_else(|| failed("no address"))?;
+    let uri = format!("/{path}{separator}audience={AUDIENCE}");
     let client = octocrab::Octocrab::builder()
+        .base_uri(format!("{scheme}://{host}"))
+        .map_err(|_| failed("no address"))?
         .personal_token(bearer.to_owned())
         .set_connect_timeout(Some(TIMEOUT))
         .set_read_timeout(Some(TIMEOUT))

@@ -330,7 +330,9 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
         }
         Gate::Inconclusive(why) => {
             let message = format!("the gate could not be tried: {why}");
-            let seen = report.objects.iter().any(|row| row.after.is_some());
+            // A run that failed before has more to say than this.
+            let seen =
+                report.failures.is_empty() && report.objects.iter().any(|row| row.after.is_some());
             if seen && request.probe == Probe::Auto {
                 report.warnings.push(message.clone());
             } else if seen {

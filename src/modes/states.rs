@@ -242,6 +242,7 @@ impl Run<'_> {
                 states: &states,
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),
+                version_ids: (0..states.len()).any(|at| has_version(&looked.survey, at)),
                 across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
             };
             let checks = doctor::bucket_checks(settings, &subject);

@@ -20,7 +20,7 @@ async fn there_and_back_in_every_topology() {
         assert_eq!(apply.output("encryption"), "aws:kms");
         assert_eq!(apply.output("verified"), "true");
         assert_eq!(apply.output("kms-key-arn"), bench.key);
-        assert_eq!(apply.output("gate"), "off");
+        assert_eq!(apply.output("gate"), "holds", "{topology:?}: {}", apply.log);
         assert_eq!(
             apply.output("backend-files"),
             "terraform/infra/backend.tf\nterraform/dns/backend.tf"
@@ -31,7 +31,10 @@ async fn there_and_back_in_every_topology() {
         }
         let verify = bench.run("verify", &[]).await.green();
         assert_eq!(verify.output("verified"), "true");
-        for id in ["key-usable", "same-region", "same-account", "object-key", "object-readable"] {
+        assert_eq!(verify.output("gate"), "holds");
+        for id in
+            ["gate", "key-usable", "same-region", "same-account", "object-key", "object-readable"]
+        {
             assert_eq!(verify.check(id), "pass", "{topology:?} {id}: {}", verify.log);
         }
 

@@ -42,6 +42,7 @@ impl Bench {
     /// Runs a mode as a principal of the preset.
     pub async fn run_as(&self, who: &str, mode: &str, key: &str, more: &[(&str, &str)]) -> Ran {
         let mut variables = common::step(&self.lab, who, mode, key);
+        variables.extend(self.lab.oidc_env());
         for (name, value) in common::variables(more) {
             variables.retain(|(n, _)| *n != name);
             variables.push((name, value));

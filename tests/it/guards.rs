@@ -172,7 +172,11 @@ async fn a_state_that_cannot_be_read_back_is_restored() {
     let now = world.current(BUCKET, KEYS[0]).unwrap();
     assert_eq!(now.tags.get("team").map(String::as_str), Some("infra"));
     assert!(ran.log.contains("was restored and read"), "{}", ran.log);
-    assert!(ran.report.to_string().contains("not tried, since the first state failed"));
+    assert!(
+        ran.report
+            .to_string()
+            .contains("not begun, since the run was stopped or the first state failed")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

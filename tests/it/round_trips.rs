@@ -9,7 +9,9 @@ use crate::common::{BUCKET, state};
 
 async fn measured(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> usize {
     bench.lab.clear_log();
-    let _ = bench.run(mode, more).await.green();
+    let mut all = vec![("INPUT_PROBE", "off")];
+    all.extend(more);
+    let _ = bench.run(mode, &all).await.green();
     sequential_round_trips(&bench.lab.log())
 }
 

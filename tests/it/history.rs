@@ -1,0 +1,153 @@
+//! Old versions, re-encryption in place, and the doctor on a real (if small) bucket.
+
+use aws_lab::{Encryption, Topology, UpdateEncryption};
+
+use crate::bench::Bench;
+use crate::common::{BUCKET, KEYS, state};
+
+async fn aged() -> Bench {
+    Bench::with(Topology::Roles, |world| {
+        for serial in 8..10 {
+            world.put_object(BUCKET, KEYS[0], state(serial), Encryption::SseS3);
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_copy_leaves_behind_is_counted() {
+    let bench = aged().await;
+    // Two old versions of one state, and the two that the copies replace.
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!(ran.output("exposed-versions"), "4", "{}", ran.summary);
+    assert_eq!(ran.check("history"), "warn");
+    assert!(ran.summary.contains("NoncurrentVersionExpiration"), "{}", ran.summary);
+    let ran = bench.run_as("admin", "verify", &bench.key, &[]).await.green();
+    assert_eq!(ran.output("exposed-versions"), "4");
+    let off = [("INPUT_HISTORY", "off")];
+    let ran = bench.run_as("admin", "verify", &bench.key, &off).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("", "(not made)"));
+    // Who may not list versions, is told so.
+    let ran = bench.run("verify", &[]).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("", "unknown"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_are_re_keyed_in_place_where_that_is_allowed() {
+    let bench = aged().await;
+    let bodies = |bench: &Bench| -> Vec<Vec<u8>> {
+        let world = bench.lab.world();
+        KEYS.iter()
+            .flat_map(|key| world.versions(BUCKET, key).to_vec())
+            .map(|v| v.body.to_vec())
+            .collect()
+    };
+    // Not to an endpoint that is not AWS's own, unless it is asked for by name.
+    let rekey = [("INPUT_HISTORY", "rekey")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &rekey).await.green();
+    assert_eq!(ran.output("exposed-versions"), "4");
+    assert!(ran.log.contains("not sent to this endpoint"), "{}", ran.log);
+
+    let before = bodies(&bench);
+    let more = [("INPUT_HISTORY", "rekey"), ("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.output("changed")), ("0", "true"));
+    assert_eq!(bodies(&bench), before);
+    let world = bench.lab.world();
+    for key in KEYS {
+        for version in world.versions(BUCKET, key) {
+            assert_eq!(version.encryption, Encryption::Kms { key: bench.key.clone() });
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_leaves_no_readable_version_behind() {
+    let bench = Bench::new().await;
+    let etag = bench.lab.world().current(BUCKET, KEYS[0]).unwrap().etag.clone();
+    let more = [("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("2", "0"));
+    let world = bench.lab.world();
+    assert_eq!(world.versions(BUCKET, KEYS[0]).len(), 1);
+    assert_eq!(world.current(BUCKET, KEYS[0]).unwrap().etag, etag);
+    assert!(!bench.lab.log().iter().any(|entry| entry.operation == "CopyObject"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_falls_back_to_the_copy() {
+    for (who, support) in [
+        // The runbook's bucket policy does not grant s3:UpdateObjectEncryption.
+        ("deploy", UpdateEncryption::Supported),
+        ("admin", UpdateEncryption::NotImplemented),
+    ] {
+        let bench = Bench::with(Topology::Roles, |world| {
+            world.bucket_mut(BUCKET).update_encryption = support;
+        })
+        .await;
+        let more = [("INPUT_STRATEGY", "in-place")];
+        let ran = bench.run_as(who, "apply", &bench.key, &more).await.green();
+        assert_eq!(ran.output("rekeyed"), "2", "{who}");
+        assert!(bench.lab.log().iter().any(|entry| entry.operation == "CopyObject"));
+        assert_eq!(bench.body(KEYS[0]), state(7));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_overwrites_is_not_asked_and_if_it_is_the_state_is_put_back() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).update_encryption = UpdateEncryption::Overwrites;
+    })
+    .await;
+    // `auto` never sends it to another endpoint than AWS's own.
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    assert_eq!(ran.output("changed"), "false");
+    let more = [("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("restored");
+    assert!(ran.log.contains("has overwritten the state"), "{}", ran.log);
+    for (at, key) in KEYS.iter().enumerate() {
+        assert_eq!(bench.body(key), state(7 + at as u64));
+    }
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!(ran.output("rekeyed"), "2");
+    assert!(
+        !bench
+            .lab
+            .log()
+            .iter()
+            .skip_while(|e| e.operation != "CopyObject")
+            .any(|e| e.operation == "UpdateObjectEncryption")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_sees_what_would_hurt() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        let bucket = world.bucket_mut(BUCKET);
+        bucket.replication = Some((String::new(), false));
+        bucket.retention_days = Some(7);
+        bucket.public_access_blocked = None;
+        bucket.acls_off = Some(false);
+    })
+    .await;
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    for (id, status) in [
+        ("replication", "warn"),
+        ("object-lock", "warn"),
+        ("bucket-public-access", "warn"),
+        ("object-ownership", "pass"),
+        ("bucket-versioning", "pass"),
+        ("bucket-default-encryption", "pass"),
+        ("bucket-policy", "pass"),
+        ("key-policy", "pass"),
+        ("key-rotation", "pass"),
+    ] {
+        assert_eq!(ran.check(id), status, "{id}");
+    }
+    // The deploy principal may read none of it: unknown, and no failure.
+    let ran = bench.run("plan", &[]).await.green();
+    for id in ["replication", "object-lock", "bucket-public-access", "bucket-policy", "key-policy"]
+    {
+        assert_eq!(ran.check(id), "unknown", "{id}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Other roles that must read the states, tried before anything is re-keyed.
+
+use aws_lab::Topology;
+use serde_json::json;
+
+use crate::bench::Bench;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_would_be_locked_out_are_named_before_any_write() {
+    let bench = Bench::with(Topology::Roles, |_| {}).await;
+    let readers: Vec<String> = {
+        let mut world = bench.lab.world();
+        [
+            ("plan", true, true),
+            ("drift", true, true),
+            ("no-iam-side", false, true),
+            ("no-key-side", true, false),
+            ("neither", false, false),
+        ]
+        .into_iter()
+        .map(|(name, iam, key)| world.add_reader_role(name, "222222222222", iam, key))
+        .collect()
+    };
+    let list = readers.join("\n");
+    let more = [("INPUT_MUST-READ", list.as_str())];
+    let digest = bench.digest();
+    let ran = bench.run("apply", &more).await.red("readers-locked-out");
+    bench.assert_untouched(&digest);
+    assert_eq!(ran.check("readers"), "fail");
+    for role in &readers[2..] {
+        assert!(
+            ran.log.contains(&format!("{role} must read the states but could not")),
+            "{}",
+            ran.log
+        );
+    }
+    for role in &readers[..2] {
+        assert!(!ran.log.contains(&format!("{role} must read")), "{}", ran.log);
+    }
+    // Without evidence both statements are printed.
+    assert!(ran.log.contains("StateReaderUse") && ran.log.contains("TerraformStateKmsRead"));
+
+    // With evidence of the IAM side, only what is missing.
+    for role in &readers {
+        bench.lab.world().role_mut(role).policies.push(json!({ "Statement": [{ "Effect": "Allow",
+            "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" }] }));
+    }
+    let one = [("INPUT_MUST-READ", readers[3].as_str())];
+    let ran = bench.run("plan", &one).await.red("readers-locked-out");
+    assert!(ran.log.contains("the IAM side grants it"), "{}", ran.log);
+    assert!(!ran.log.contains("TerraformStateKmsRead"), "{}", ran.log);
+
+    // Mended, it goes through.
+    {
+        let mut world = bench.lab.world();
+        for role in &readers[2..] {
+            world.role_mut(role).policies.push(json!({ "Statement": [{ "Effect": "Allow",
+                "Action": ["kms:Decrypt", "kms:DescribeKey"], "Resource": "*" }] }));
+        }
+        let key = bench.key.clone();
+        let all = json!({ "Sid": "Readers", "Effect": "Allow", "Principal": { "AWS": readers },
+                          "Action": ["kms:Decrypt", "kms:DescribeKey"], "Resource": "*" });
+        world.key_mut(&key).policy["Statement"].as_array_mut().unwrap().push(all);
+    }
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("pass", "2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_assumed_is_unknown_and_named() {
+    let bench = Bench::with(Topology::Roles, |_| {}).await;
+    let role = "arn:aws:iam::222222222222:role/not-there";
+    let ran = bench.run("apply", &[("INPUT_MUST-READ", role)]).await.green();
+    assert_eq!(ran.check("readers"), "unknown");
+    assert!(ran.log.contains("::warning") && ran.log.contains(role), "{}", ran.log);
+}

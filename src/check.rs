@@ -83,6 +83,7 @@ named! {
         GateOpen = "gate-open", "a state can be read without a grant on the key";
         GateInconclusive = "gate-inconclusive", "the named gate probe could not tell";
         HistoryRekey = "history-rekey-failed", "an old version could not be re-keyed in place";
+        BucketMissing = "bucket-missing", "the bucket does not exist";
         WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";
         Drift = "drift", "a state or a backend file is not as wanted";
         ConcurrentWrites = "concurrent-writes", "another writer changed a state again and again";

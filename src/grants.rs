@@ -94,13 +94,11 @@ pub fn hardened_statements(
 /// The statements that are missing on the sides that are not known to grant, with where
 /// they go.
 pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String {
-    let (principal, account) = match caller {
-        Some(caller) => (principal(&caller.arn), caller.account.clone()),
-        None => ("<DEPLOY_PRINCIPAL_ARN>".to_owned(), "its own account".to_owned()),
-    };
+    let principal = named(caller);
+    let account = caller.map_or("its own account", |caller| caller.account.as_str());
     texts(
         &principal,
-        &account,
+        account,
         key,
         sides,
         &key_policy_statement(&principal),
@@ -147,6 +145,11 @@ fn texts(
         ));
     }
     parts.join("\n")
+}
+
+/// The caller as policies name it.
+pub fn named(caller: Option<&Caller>) -> String {
+    caller.map_or("<DEPLOY_PRINCIPAL_ARN>".to_owned(), |caller| principal(&caller.arn))
 }
 
 /// The principal that policies name: an assumed role's session ARN has lost the role's

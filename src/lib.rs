@@ -155,6 +155,10 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
             &format!("{what} could not be written: {error}"),
         );
     };
+    if let Some(folder) = path.parent() {
+        // Where it cannot be made, the write says why.
+        let _ = std::fs::create_dir_all(runner.workspace.join(folder));
+    }
     if let Err(error) = files::write(&runner.workspace, path, report.json().as_bytes()) {
         complain(&shown, error);
     }

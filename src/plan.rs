@@ -159,6 +159,7 @@ impl Plan {
             ),
             Found::Failed(error) => {
                 let reason = match error.kind {
+                    crate::aws::Kind::NoBucket => FailureReason::BucketMissing,
                     crate::aws::Kind::Credentials => FailureReason::Credentials,
                     _ => FailureReason::AwsUnavailable,
                 };

@@ -84,13 +84,13 @@ impl Evidence {
         let about_key = async {
             let (some_keys, some_target) = keys.zip(target)?;
             let id = some_target.as_str();
-            let first = context(some_target, bucket, states.first().map_or("", String::as_str));
+            let first = context(some_target, bucket, states.first());
             let (description, rotation, policy, encrypt, uses) = tokio::join!(
                 some_keys.describe(id),
                 some_keys.rotates(id),
                 some_keys.policy(id),
                 some_keys.may_encrypt(id, &first),
-                Self::uses(keys, bucket, target, states)
+                Self::uses(keys, bucket, target, states, false)
             );
             Some(KeyEvidence {
                 description,
@@ -111,11 +111,12 @@ impl Evidence {
         bucket: &Bucket,
         target: Option<&KeyArn>,
         states: &[String],
+        bucket_key: bool,
     ) -> Vec<Use> {
         let Some((keys, target)) = keys.zip(target) else { return Vec::new() };
         let id = target.as_str();
         join_all(states.iter().map(|state| async move {
-            let context = context(target, bucket, state);
+            let context = context(target, bucket, Some(state).filter(|_| !bucket_key));
             let (generate, decrypt) =
                 join(keys.may_generate_data_key(id, &context), keys.may_decrypt(id, &context))
                     .await;
@@ -142,31 +143,39 @@ impl Evidence {
         Policy::parse(self.key.as_ref()?.policy.as_ref().ok()?)
     }
 
-    /// Adds dry runs that were made later.
+    /// Adds dry runs that were made later; those of a state that was tried already, under
+    /// another context, take their place. Then kms:Encrypt was tried in the wrong context
+    /// too, and since nothing uses it, counts as unclear.
     pub fn add(&mut self, uses: Vec<Use>) {
-        if let Some(key) = &mut self.key {
-            key.uses.extend(uses);
+        let Some(key) = &mut self.key else { return };
+        let before = key.uses.len();
+        key.uses.retain(|old| !uses.iter().any(|new| new.state == old.state));
+        if let (true, DryRun::Refused(error)) = (key.uses.len() < before, &key.encrypt) {
+            key.encrypt = DryRun::Unclear(error.clone());
         }
+        key.uses.extend(uses);
     }
 }
 
 /// What S3 needs of the key to write and to read.
 const NEEDED: [&str; 2] = ["kms:GenerateDataKey", "kms:Decrypt"];
 
-/// The encryption context that S3 gives for an object, without S3 Bucket Keys: its ARN.
-pub(crate) fn context(target: &KeyArn, bucket: &Bucket, state: &str) -> String {
-    format!("arn:{}:s3:::{}/{state}", target.partition(), bucket.name())
+/// The encryption context that S3 gives: the object's ARN, or with S3 Bucket Keys the
+/// bucket's.
+pub(crate) fn context(target: &KeyArn, bucket: &Bucket, state: Option<&String>) -> String {
+    let bucket = format!("arn:{}:s3:::{}", target.partition(), bucket.name());
+    state.map_or(bucket.clone(), |state| format!("{bucket}/{state}"))
 }
 
 /// Judges the evidence about the key.
-pub fn judge(evidence: &Evidence, target: Option<&KeyArn>) -> Judgement {
+pub fn judge(evidence: &Evidence, target: Option<&KeyArn>, bucket: &str) -> Judgement {
     let mut judgement = Judgement { checks: Vec::new(), refusals: Vec::new(), access: None };
     let (Some(target), Some(key)) = (target, &evidence.key) else { return judgement };
     judgement.checks.push(Check::new(CheckId::KeyArn, Status::Pass, target.as_str()));
     let usable = judgement.key_usable(target, key);
     judgement.rotation(target, &key.rotation);
     // A key that is out of order refuses every use; that says nothing of grants.
-    judgement.access(evidence.caller.as_ref().ok(), target, key, usable);
+    judgement.access(evidence.caller.as_ref().ok(), target, key, usable, bucket);
     judgement
 }
 
@@ -242,6 +251,7 @@ impl Judgement {
         target: &KeyArn,
         key: &KeyEvidence,
         usable: bool,
+        bucket: &str,
     ) {
         let access = access(key);
         self.access = Some(access);
@@ -274,7 +284,12 @@ impl Judgement {
             return;
         }
         let (sides, why) = sides(caller, key);
-        let remedy = grants::statements(caller, target, sides);
+        let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
+        let remedy = format!(
+            "{}\nOr, hardened, in the key policy (through S3 only, and for these states only):\n{:#}",
+            grants::statements(caller, target, sides),
+            grants::hardened_statements(&grants::named(caller), target, bucket, &states)
+        );
         for (id, side, why) in [
             (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),
             (CheckId::GrantIamPolicy, sides.iam, why[1].as_str()),

@@ -35,6 +35,8 @@ pub struct Trial<'a> {
     pub bucket: (&'a str, Option<&'a str>),
     /// The states' object keys.
     pub states: &'a [String],
+    /// S3 Bucket Keys are on, as far as is known.
+    pub bucket_key: bool,
     /// The key policy, where it may be read.
     pub key_policy: Option<&'a Policy>,
 }
@@ -70,7 +72,11 @@ impl Trial<'_> {
         let tried = join_all(self.states.iter().map(|state| {
             let (bucket, keys) = (&bucket, &keys);
             async move {
-                let context = crate::preflight::context(self.key, bucket, state);
+                let context = crate::preflight::context(
+                    self.key,
+                    bucket,
+                    Some(state).filter(|_| !self.bucket_key),
+                );
                 tokio::join!(
                     self.head(bucket, state),
                     keys.may_decrypt(self.key.as_str(), &context)

@@ -17,8 +17,10 @@ use crate::names::printable;
 /// What an error means to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The object, bucket or key is not there.
+    /// The object or key is not there.
     NotFound,
+    /// The bucket is not there.
+    NoBucket,
     /// Some policy does not allow it.
     Denied,
     /// A condition of the request does not hold any more (412).
@@ -175,7 +177,8 @@ where
 /// The meaning of a service's code and status (S3 error responses; KMS and STS common errors).
 fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
     match code {
-        Some("NoSuchKey" | "NoSuchBucket" | "NoSuchVersion" | "NotFound") => Kind::NotFound,
+        Some("NoSuchBucket") => Kind::NoBucket,
+        Some("NoSuchKey" | "NoSuchVersion" | "NotFound") => Kind::NotFound,
         Some("AccessDenied" | "AccessDeniedException" | "AllAccessDisabled") => Kind::Denied,
         Some("PreconditionFailed") => Kind::ConditionFailed,
         Some("ConditionalRequestConflict" | "OperationAborted") => Kind::Conflict,
@@ -266,6 +269,7 @@ mod tests {
     #[test]
     fn codes_come_before_statuses() {
         for (code, status, kind) in [
+            (Some("NoSuchBucket"), 404, Kind::NoBucket),
             (Some("AccessDenied"), 403, Kind::Denied),
             (None, 403, Kind::Denied),
             (Some("KMS.DisabledException"), 400, Kind::KeyDisabled),

@@ -79,6 +79,7 @@ impl Intercept for Requests {
 pub struct Aws {
     config: SdkConfig,
     requests: Requests,
+    path_style: bool,
     custom_endpoint: bool,
 }
 
@@ -118,10 +119,13 @@ impl Aws {
                 no_credentials(environment, &error.to_string())
             })?;
         }
-        let custom_endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
-            .iter()
-            .any(|name| environment.get(name).is_some());
-        Ok(Self { config, requests, custom_endpoint })
+        let given = |names: &[&str]| names.iter().any(|name| environment.get(name).is_some());
+        let path_style = given(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
+        // A configuration file can name another endpoint for S3 alone.
+        let custom_endpoint = path_style
+            || config.endpoint_url().is_some()
+            || given(&["AWS_CONFIG_FILE", "AWS_PROFILE"]);
+        Ok(Self { config, requests, path_style, custom_endpoint })
     }
 
     /// The same, for another region.
@@ -136,7 +140,7 @@ impl Aws {
         self.config.region().map_or("", Region::as_ref)
     }
 
-    /// The endpoint of S3 is not AWS's own.
+    /// The endpoint of S3 is not AWS's own, or may not be.
     pub fn custom_endpoint(&self) -> bool {
         self.custom_endpoint
     }
@@ -158,7 +162,7 @@ impl Aws {
         let config = aws_sdk_s3::config::Builder::from(&self.config)
             .interceptor(self.requests.clone())
             // Servers other than AWS's seldom have a host name for each bucket.
-            .force_path_style(self.custom_endpoint)
+            .force_path_style(self.path_style)
             .build();
         Bucket::new(aws_sdk_s3::Client::from_conf(config), name, owner, acl)
     }

@@ -30,8 +30,15 @@ fn good() -> Settings {
 
 fn checked(settings: &Settings, goal: &Goal, across_accounts: bool) -> Vec<Check> {
     let states = ["production".to_owned()];
-    let subject =
-        Subject { goal, bucket: "b", states: &states, locks: true, acl: None, across_accounts };
+    let subject = Subject {
+        goal,
+        bucket: "b",
+        states: &states,
+        locks: true,
+        acl: None,
+        across_accounts,
+        version_ids: false,
+    };
     bucket_checks(settings, &subject)
 }
 

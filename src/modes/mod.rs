@@ -106,6 +106,9 @@ fn aws_failure(error: &AwsError) -> Failure {
             "Run aws-actions/configure-aws-credentials before this step, or pass AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY by `env:`. Mode `backend` needs no credentials",
         ),
+        Kind::NoBucket => {
+            (FailureReason::BucketMissing, "Check `bucket`, the account and the region")
+        }
         Kind::Clock => (FailureReason::AwsUnavailable, "Set the clock of this machine"),
         Kind::Denied => (
             FailureReason::StateUnreadable,

@@ -93,20 +93,23 @@ impl Run<'_> {
         let mut survey = survey?;
 
         // The second round: what could not be asked before the first was answered.
+        let settings = found_settings.as_ref();
+        let bucket_key = settings.is_some_and(|s| matches!(s.encryption, Ok((_, true))));
+        // States that only a listing named, or all of them in the bucket's context.
         let late: Vec<String> = survey
             .states
             .iter()
             .map(|state| state.key.clone())
-            .filter(|key| !names.contains(key))
+            .filter(|key| bucket_key || !names.contains(key))
             .collect();
         let late_uses: OptionFuture<_> = (goal.key().is_some() && !late.is_empty())
-            .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late))
+            .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late, bucket_key))
             .into();
         let present: Vec<String> = survey.states.iter().map(|state| state.key.clone()).collect();
         let home_keys = aws.in_region(aws.region()).keys();
         let target = goal.key().map(|key| key.as_str());
         let key_policy = evidence.key_policy();
-        let readers = self.readers(&aws, goal, &present, key_policy.as_ref());
+        let readers = self.readers(&aws, goal, &present, key_policy.as_ref(), bucket_key);
         let history = old_versions(&bucket, listed, target.unwrap_or_default());
         let ((), late_uses, (), readers, history) = tokio::join!(
             survey.ask_for_managers(&home_keys, target),
@@ -136,10 +139,11 @@ impl Run<'_> {
         goal: &Goal,
         states: &[String],
         key_policy: Option<&Policy>,
+        bucket_key: bool,
     ) -> Option<Vec<(String, Reader)>> {
         let key = goal.key().filter(|_| !self.request.must_read.is_empty())?;
         let bucket = (self.request.bucket.as_str(), self.request.bucket_owner.as_deref());
-        let trial = Trial { aws, key, bucket, states, key_policy };
+        let trial = Trial { aws, key, bucket, states, bucket_key, key_policy };
         let (readers, secrets) = trial.run(&self.request.must_read).await;
         secrets.iter().for_each(|secret| self.log.mask(secret));
         Some(readers)
@@ -216,7 +220,7 @@ impl Run<'_> {
         let request = self.request;
         let mut refusals = Vec::new();
         let Judgement { checks, refusals: about_key, access } =
-            preflight::judge(&looked.evidence, goal.key());
+            preflight::judge(&looked.evidence, goal.key(), &request.bucket);
         report.checks.extend(checks);
         if let Some(key) = goal.key() {
             let (check, refusal) = findings::same_region(key, &looked.region);

@@ -166,6 +166,7 @@ fn a_failed_look_is_never_taken_for_an_absent_state() {
     for (kind, reason) in [
         (Kind::Unavailable, FailureReason::AwsUnavailable),
         (Kind::Ambiguous, FailureReason::AwsUnavailable),
+        (Kind::NoBucket, FailureReason::BucketMissing),
         (Kind::Credentials, FailureReason::Credentials),
     ] {
         let (step, refusal, _) =

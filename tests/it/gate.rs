@@ -179,6 +179,20 @@ async fn what_cannot_be_shown_is_inconclusive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_be_made_is_inconclusive_by_the_other_ways_too() {
+    let bench = applied(Topology::Users).await;
+    bench.lab.inject(Matcher::every("GetFederationToken"), Effect::fail(403, "AccessDenied"));
+    let ran = bench.run("verify", &[]).await.green();
+    assert_eq!(ran.output("gate"), "inconclusive");
+    let ran = bench.run("verify", &[("INPUT_PROBE", "federation")]).await;
+    let _ = ran.red("gate-inconclusive");
+    let role = "arn:aws:iam::222222222222:role/not-there";
+    let more = [("INPUT_PROBE", "role"), ("INPUT_PROBE-ROLE-ARN", role)];
+    let ran = bench.run("verify", &more).await.red("gate-inconclusive");
+    assert!(ran.log.contains("could not be made"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_s3_itself_refuses_shows_nothing() {
     let bench = applied(Topology::Roles).await;
     let role = {

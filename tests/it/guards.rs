@@ -229,3 +229,37 @@ async fn an_alias_is_refused_with_the_arn_that_it_stands_for() {
     assert!(ran.log.contains("is an alias"), "{}", ran.log);
     assert!(ran.log.contains(&format!("stands for {}", bench.key)), "{}", ran.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_does_not_exist_never_looks_green() {
+    let bench = Bench::new().await;
+    for key in ["", bench.key.as_str()] {
+        let more = [("INPUT_BUCKET", "no-such-bucket")];
+        let ran = refused(&bench, "deploy", key, "apply", &more, "bucket-missing").await;
+        assert!(ran.log.contains("NoSuchBucket"), "{}", ran.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_bucket_keys_the_context_is_the_bucket() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).bucket_key = true;
+        let key = world.state_key_arn().to_owned();
+        world.change_use_statement(&key, |statement| {
+            statement["Condition"] = json!({ "StringEqualsIfExists": {
+                "kms:EncryptionContext:aws:s3:arn": format!("arn:aws:s3:::{BUCKET}") } });
+        });
+        let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+        let read = json!({ "Effect": "Allow", "Principal": "*", "Resource": "*",
+                           "Action": "s3:GetEncryptionConfiguration" });
+        policy["Statement"].as_array_mut().unwrap().push(read);
+    })
+    .await;
+    let ran = bench.run("apply", &[]).await.green();
+    assert_eq!(
+        (ran.output("rekeyed"), ran.check("grant-key-policy")),
+        ("2", "pass"),
+        "{}",
+        ran.log
+    );
+}

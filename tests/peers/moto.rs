@@ -85,16 +85,18 @@ fn every_byte_survives_a_lax_server() {
         moto.aws(&[&put[..], &[&file("body")], &more].concat());
     }
     let workspace = workspace();
-    let run = |mode: &str, key: &str| {
+    let try_run = |mode: &str, key: &str, probe: &str| {
         let mut all = moto.environment();
         all.extend(variables(&[
             ("INPUT_MODE", mode),
             ("INPUT_BUCKET", BUCKET),
             ("INPUT_ENVIRONMENT", "production"),
             ("STATE_KMS_KEY_ID", key),
+            ("INPUT_PROBE", probe),
         ]));
-        workspace.run(&all).green()
+        workspace.run(&all)
     };
+    let run = |mode: &str, key: &str| try_run(mode, key, "off").green();
     let assert_states = |expected: &str| {
         for (at, name) in KEYS.iter().enumerate() {
             let out = file("out");
@@ -110,6 +112,9 @@ fn every_byte_survives_a_lax_server() {
     assert_states("aws:kms");
     let ran = run("verify", &key);
     assert_eq!(ran.output("verified"), "true");
+    // moto asks no key for a read, and the probe says so.
+    let ran = try_run("verify", &key, "federation").red("gate-open");
+    assert_eq!(ran.output("gate"), "open");
     let ran = run("apply", &key);
     assert_eq!(ran.output("changed"), "false");
     let ran = run("rollback", "");

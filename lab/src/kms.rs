@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use crate::world::{Failure, Key, Principal, World, key_state};
+use crate::world::{Failure, Key, Principal, World};
 
 /// Carries out one operation in a region.
 pub(crate) fn call(
@@ -19,7 +19,9 @@ pub(crate) fn call(
     let call = Call { world, who, region, input };
     match operation {
         "DescribeKey" => call.describe(),
-        "GenerateDataKey" => call.generate_data_key(),
+        "GenerateDataKey" => call.generate_data_key(true),
+        "GenerateDataKeyWithoutPlaintext" => call.generate_data_key(false),
+        "ReEncrypt" => call.re_encrypt(),
         "Encrypt" => call.encrypt(),
         "Decrypt" => call.decrypt(),
         "GetKeyRotationStatus" => call.rotation(),
@@ -33,6 +35,27 @@ pub(crate) fn call(
     }
 }
 
+/// AWS: a key that is disabled, pending deletion or of the wrong kind refuses every use of
+/// its material, whoever asks.
+pub(crate) fn key_state(key: &Key) -> Result<(), Failure> {
+    let arn = &key.arn;
+    match key.state.as_str() {
+        "Enabled" if key.spec == "SYMMETRIC_DEFAULT" && key.usage == "ENCRYPT_DECRYPT" => Ok(()),
+        "Enabled" => Err(Failure::new(
+            "InvalidKeyUsageException",
+            400,
+            format!("{arn} key usage is {} which is not valid for this operation.", key.usage),
+        )),
+        "Disabled" => Err(Failure::new("DisabledException", 400, format!("{arn} is disabled."))),
+        "PendingDeletion" => Err(Failure::new(
+            "KMSInvalidStateException",
+            400,
+            format!("{arn} is pending deletion."),
+        )),
+        other => Err(Failure::new("KMSInvalidStateException", 400, format!("{arn} is {other}."))),
+    }
+}
+
 struct Call<'a> {
     world: &'a mut World,
     who: &'a Principal,
@@ -43,8 +66,8 @@ struct Call<'a> {
 impl Call<'_> {
     /// The ARN that a key id, alias or ARN stands for. AWS: a bare one is the caller's
     /// account's, and keys exist in their region only.
-    fn arn(&self) -> Result<String, Failure> {
-        let id = self.input["KeyId"].as_str().unwrap_or_default();
+    fn arn_of(&self, parameter: &str) -> Result<String, Failure> {
+        let id = self.input[parameter].as_str().unwrap_or_default();
         let account = &self.who.identity.account;
         let full = |tail: &str| format!("arn:aws:kms:{}:{account}:{tail}", self.region);
         let alias = match id {
@@ -70,18 +93,9 @@ impl Call<'_> {
     }
 
     fn key(&self, action: &str) -> Result<&Key, Failure> {
-        self.world.may_use_key(self.who, action, &self.arn()?, self.conditions())
-    }
-
-    /// The condition keys of the request.
-    fn conditions(&self) -> BTreeMap<String, String> {
-        let context = self.input["EncryptionContext"].as_object();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        context
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| (format!("kms:EncryptionContext:{name}"), text(value)))
-            .collect()
+        let context = self.context("EncryptionContext");
+        let arn = self.arn_of("KeyId")?;
+        self.world.may_use_key(self.who, action, &arn, conditions(&context))
     }
 
     /// A cryptographic operation. AWS: its dry run ends with DryRunOperationException when
@@ -89,11 +103,16 @@ impl Call<'_> {
     fn usable(&self, action: &str) -> Result<&Key, Failure> {
         let key = self.key(action)?;
         key_state(key)?;
+        self.end_of_dry_run()?;
+        Ok(key)
+    }
+
+    fn end_of_dry_run(&self) -> Result<(), Failure> {
         if self.input["DryRun"] == true {
             let message = "The request would have succeeded, but the DryRun option is set.";
             return Err(Failure::new("DryRunOperationException", 400, message));
         }
-        Ok(key)
+        Ok(())
     }
 
     /// Works in every key state.
@@ -116,53 +135,108 @@ impl Call<'_> {
         } }))
     }
 
-    fn generate_data_key(&self) -> Result<Value, Failure> {
-        let key = self.usable("kms:GenerateDataKey")?;
-        let plaintext = [7_u8; 32];
-        Ok(json!({
-            "KeyId": key.arn,
-            "Plaintext": BASE64.encode(plaintext),
-            "CiphertextBlob": BASE64.encode(self.wrap(&key.arn, &plaintext)),
-        }))
+    /// AWS: without plaintext it is an operation and an action of its own.
+    fn generate_data_key(&self, with_plaintext: bool) -> Result<Value, Failure> {
+        let action = match with_plaintext {
+            true => "kms:GenerateDataKey",
+            false => "kms:GenerateDataKeyWithoutPlaintext",
+        };
+        let key = self.usable(action)?;
+        let plaintext = BASE64.encode([7_u8; 32]);
+        let wrapped = wrap(&key.arn, &self.context("EncryptionContext"), &plaintext);
+        let mut output = json!({ "KeyId": key.arn, "CiphertextBlob": BASE64.encode(wrapped) });
+        if with_plaintext {
+            output["Plaintext"] = json!(plaintext);
+        }
+        Ok(output)
     }
 
     fn encrypt(&self) -> Result<Value, Failure> {
         let key = self.usable("kms:Encrypt")?;
-        let plaintext = self.blob("Plaintext")?;
+        let plaintext = BASE64.encode(self.blob("Plaintext")?);
+        let wrapped = wrap(&key.arn, &self.context("EncryptionContext"), &plaintext);
         Ok(json!({
             "KeyId": key.arn,
             "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
-            "CiphertextBlob": BASE64.encode(self.wrap(&key.arn, &plaintext)),
+            "CiphertextBlob": BASE64.encode(wrapped),
         }))
     }
 
     /// AWS: a dry run with the modifier IGNORE_CIPHERTEXT needs no ciphertext, but a key.
     fn decrypt(&self) -> Result<Value, Failure> {
-        let ignores = self.input["DryRunModifiers"]
-            .as_array()
-            .is_some_and(|modifiers| modifiers.iter().any(|m| m == "IGNORE_CIPHERTEXT"));
-        if self.input["CiphertextBlob"].is_null() {
-            if self.input["DryRun"] != true || !ignores || self.input["KeyId"].is_null() {
-                return Err(Failure::new(
-                    "ValidationException",
-                    400,
-                    "CiphertextBlob must not be null",
-                ));
-            }
+        let modifiers = self.input["DryRunModifiers"].as_array();
+        let ignores = self.input["DryRun"] == true
+            && modifiers.is_some_and(|all| all.iter().any(|m| m == "IGNORE_CIPHERTEXT"));
+        if self.input["CiphertextBlob"].is_null() && !(ignores && self.has_key_id()) {
+            let message = "CiphertextBlob must not be null";
+            return Err(Failure::new("ValidationException", 400, message));
+        }
+        if ignores && self.has_key_id() {
             self.usable("kms:Decrypt")?;
         }
+        let (key, plaintext) = self.unwrap("kms:Decrypt", "KeyId", "EncryptionContext")?;
+        Ok(json!({
+            "KeyId": key.arn,
+            "Plaintext": plaintext,
+            "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+        }))
+    }
+
+    /// AWS: kms:ReEncryptFrom on the key of the ciphertext, kms:ReEncryptTo on the new one.
+    fn re_encrypt(&self) -> Result<Value, Failure> {
+        let (from, plaintext) =
+            self.unwrap_for("kms:ReEncryptFrom", "SourceKeyId", "SourceEncryptionContext", true)?;
+        let context = self.context("DestinationEncryptionContext");
+        let arn = self.arn_of("DestinationKeyId")?;
+        let conditions = conditions(&context);
+        let to = self.world.may_use_key(self.who, "kms:ReEncryptTo", &arn, conditions)?;
+        key_state(to)?;
+        self.end_of_dry_run()?;
+        Ok(json!({
+            "SourceKeyId": from.arn,
+            "KeyId": to.arn,
+            "SourceEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+            "DestinationEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+            "CiphertextBlob": BASE64.encode(wrap(&to.arn, &context, &plaintext)),
+        }))
+    }
+
+    fn has_key_id(&self) -> bool {
+        !self.input["KeyId"].is_null()
+    }
+
+    /// What a ciphertext contains, and its key, for someone who may `action` that key.
+    fn unwrap(&self, action: &str, id: &str, context: &str) -> Result<(&Key, String), Failure> {
+        self.unwrap_for(action, id, context, false)
+    }
+
+    /// AWS: the ciphertext names its key; a key that the request names must be that one, and
+    /// the encryption context the same as at the encryption.
+    fn unwrap_for(
+        &self,
+        action: &str,
+        id: &str,
+        context: &str,
+        goes_on: bool,
+    ) -> Result<(&Key, String), Failure> {
         let invalid = || Failure::new("InvalidCiphertextException", 400, "");
         let wrapped: Value =
             serde_json::from_slice(&self.blob("CiphertextBlob")?).map_err(|_| invalid())?;
         let arn = wrapped["key"].as_str().unwrap_or_default();
-        let key = self.world.may_use_key(self.who, "kms:Decrypt", arn, self.conditions())?;
+        if !self.input[id].is_null() && self.arn_of(id)? != arn {
+            let message = "The key ID in the request does not identify a CMK that can perform this operation.";
+            return Err(Failure::new("IncorrectKeyException", 400, message));
+        }
+        let given = self.context(context);
+        let key = self.world.may_use_key(self.who, action, arn, conditions(&given))?;
         key_state(key)?;
-        if wrapped["context"] != self.context() {
+        if wrapped["context"] != given {
             return Err(invalid());
         }
-        Ok(
-            json!({ "KeyId": key.arn, "Plaintext": wrapped["plaintext"], "EncryptionAlgorithm": "SYMMETRIC_DEFAULT" }),
-        )
+        if !goes_on {
+            self.end_of_dry_run()?;
+        }
+        Ok((key, wrapped["plaintext"].as_str().unwrap_or_default().to_owned()))
     }
 
     fn rotation(&self) -> Result<Value, Failure> {
@@ -205,17 +279,26 @@ impl Call<'_> {
             .map_err(|_| Failure::new("ValidationException", 400, format!("{name} is not base64")))
     }
 
-    fn context(&self) -> Value {
-        match &self.input["EncryptionContext"] {
+    fn context(&self, parameter: &str) -> Value {
+        match &self.input[parameter] {
             Value::Null => json!({}),
             context => context.clone(),
         }
     }
+}
 
-    /// Not secret, but bound to key and context, which is all that can be seen from outside.
-    fn wrap(&self, arn: &str, plaintext: &[u8]) -> Vec<u8> {
-        json!({ "key": arn, "context": self.context(), "plaintext": BASE64.encode(plaintext) })
-            .to_string()
-            .into_bytes()
-    }
+/// The condition keys of an encryption context.
+fn conditions(context: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    context
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (format!("kms:EncryptionContext:{name}"), text(value)))
+        .collect()
+}
+
+/// Not secret, but bound to key and context, which is all that can be seen from outside.
+fn wrap(arn: &str, context: &Value, plaintext: &str) -> Vec<u8> {
+    json!({ "key": arn, "context": context, "plaintext": plaintext }).to_string().into_bytes()
 }

@@ -8,6 +8,7 @@
 
 #![allow(clippy::expect_used, reason = "a test's arrangement that does not hold is a failed test")]
 
+mod buckets;
 mod cabal;
 mod faults;
 mod github;
@@ -18,8 +19,12 @@ pub mod policy;
 mod query;
 mod roles;
 mod s3;
+mod s3_checksum;
+mod s3_config;
+mod s3_list;
+mod s3_objects;
 mod s3_rules;
-mod s3_settings;
+mod s3_update;
 mod server;
 mod sigv4;
 mod sts;
@@ -34,13 +39,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use buckets::{Bucket, Encryption, Lifecycle, Retention, UpdateEncryption, Version};
 pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };
 pub use faults::{Effect, Matcher};
 pub use log::{LogEntry, sequential_round_trips};
 pub use roles::Role;
-pub use world::{Bucket, Encryption, Failure, Key, Principal, UpdateEncryption, Version, World};
+pub use world::{Failure, Key, Principal, World};
 
 use server::{Shared, lock};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -21,7 +21,6 @@ use crate::faults::{Effect, Fault};
 use crate::log::LogEntry;
 use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
-use crate::s3_settings::InPlace;
 use crate::sigv4::Claim;
 use crate::world::{Failure, Principal, World};
 use crate::{github, iam, kms, sts};
@@ -50,8 +49,9 @@ impl Shared {
         let world = Arc::new(Mutex::new(world));
         let store = Store(world.clone());
         let mut builder = S3ServiceBuilder::new(store.clone());
-        builder.set_route(InPlace(store.clone()));
-        builder.set_auth(store);
+        builder.set_auth(store.clone());
+        // s3s does not know UpdateObjectEncryption.
+        builder.set_route(store);
         Self {
             world,
             faults: Mutex::default(),
@@ -147,9 +147,13 @@ impl Shared {
                 let (head, body) = answer.into_parts();
                 let bytes = body.collect().await?.to_bytes();
                 let half = bytes.slice(..bytes.len() / 2);
-                let frames: [Result<Frame<Bytes>, io::Error>; 2] =
-                    [Ok(Frame::data(half)), Err(io::Error::other("the body breaks off here"))];
-                let body = StreamBody::new(stream::iter(frames));
+                let half = stream::once(async { Ok(Frame::data(half)) });
+                // Head and half are sent only while the rest is waited for.
+                let broken = stream::once(async {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    Err(io::Error::other("the body breaks off here"))
+                });
+                let body = StreamBody::new(half.chain(broken));
                 let mut answer = Response::from_parts(head, UnsyncBoxBody::new(body));
                 answer.headers_mut().insert("content-length", bytes.len().into());
                 Ok(answer)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
+use crate::buckets::{Bucket, Encryption, Retention, Version};
 use crate::github::Claims;
 use crate::policy::{Decision, Identity, Policies, Request, evaluate};
 use crate::roles::Role;
@@ -45,108 +46,6 @@ pub struct Principal {
     pub policies: Vec<Value>,
     /// What the session was limited to.
     pub session_policy: Option<Value>,
-}
-
-/// A bucket.
-#[derive(Debug, Clone)]
-pub struct Bucket {
-    /// The owner's account.
-    pub account: String,
-    /// Its region.
-    pub region: String,
-    /// Bucket policy.
-    pub policy: Option<Value>,
-    /// Whether it keeps old versions.
-    pub versioned: bool,
-    /// How objects without a header are encrypted.
-    pub default_encryption: Encryption,
-    /// S3 Bucket Keys.
-    pub bucket_key: bool,
-    /// All four blocks of public access; `None`: never set.
-    pub public_access_blocked: Option<bool>,
-    /// Object Ownership is BucketOwnerEnforced; `None`: never set.
-    pub acls_off: Option<bool>,
-    /// A replication rule: its prefix, and whether it takes objects under KMS keys.
-    pub replication: Option<(String, bool)>,
-    /// Object Lock's default retention (GOVERNANCE), in days.
-    pub retention_days: Option<i32>,
-    /// What becomes of UpdateObjectEncryption.
-    pub update_encryption: UpdateEncryption,
-    /// Oldest first.
-    pub objects: BTreeMap<String, Vec<Version>>,
-}
-
-/// What a server makes of S3's UpdateObjectEncryption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpdateEncryption {
-    /// AWS since January 2026.
-    Supported,
-    /// 501.
-    NotImplemented,
-    /// It takes it for a PUT of the object, as emulators do.
-    Overwrites,
-}
-
-/// How a version is encrypted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// Written before S3 encrypted by default.
-    None,
-    /// `AES256`
-    SseS3,
-    /// `aws:kms` under the key of this ARN.
-    Kms {
-        /// The key's ARN.
-        key: String,
-    },
-    /// `aws:kms:dsse` under the key of this ARN.
-    Dsse {
-        /// The key's ARN.
-        key: String,
-    },
-    /// A customer-provided key.
-    SseC,
-}
-
-impl Encryption {
-    /// The KMS key, where there is one.
-    pub fn kms_key(&self) -> Option<&str> {
-        match self {
-            Self::Kms { key } | Self::Dsse { key } => Some(key),
-            _ => None,
-        }
-    }
-}
-
-/// One version of an object, or a delete marker.
-#[derive(Debug, Clone)]
-pub struct Version {
-    /// `null` without versioning.
-    pub version_id: String,
-    /// The body.
-    pub body: Bytes,
-    /// Changes with every write; the body's MD5 under SSE-S3 only.
-    pub etag: String,
-    /// Its encryption.
-    pub encryption: Encryption,
-    /// Seconds since the epoch.
-    pub modified: u64,
-    /// It says that the object is deleted.
-    pub delete_marker: bool,
-    /// Content-Type.
-    pub content_type: Option<String>,
-    /// Cache-Control.
-    pub cache_control: Option<String>,
-    /// Content-Encoding.
-    pub content_encoding: Option<String>,
-    /// User metadata.
-    pub metadata: BTreeMap<String, String>,
-    /// Tags.
-    pub tags: BTreeMap<String, String>,
-    /// `None` is STANDARD.
-    pub storage_class: Option<String>,
-    /// What S3 takes the size for, to show an object over 5 GB without one.
-    pub declared_size: Option<u64>,
 }
 
 /// A KMS key.
@@ -249,21 +148,7 @@ impl World {
 
     /// Adds an empty bucket.
     pub fn add_bucket(&mut self, name: &str, account: &str, region: &str) {
-        let bucket = Bucket {
-            account: account.to_owned(),
-            region: region.to_owned(),
-            policy: None,
-            versioned: true,
-            default_encryption: Encryption::SseS3,
-            bucket_key: false,
-            public_access_blocked: Some(true),
-            acls_off: Some(true),
-            replication: None,
-            retention_days: None,
-            update_encryption: UpdateEncryption::Supported,
-            objects: BTreeMap::new(),
-        };
-        self.buckets.insert(name.to_owned(), bucket);
+        self.buckets.insert(name.to_owned(), Bucket::new(account, region));
     }
 
     /// A bucket.
@@ -331,6 +216,8 @@ impl World {
     ) {
         let mut version = Version::new(body.into(), encryption);
         version.content_type = Some("application/json".into());
+        version.bucket_key =
+            self.buckets[bucket].bucket_key && matches!(version.encryption, Encryption::Kms { .. });
         self.write(bucket, key, version);
     }
 
@@ -401,6 +288,12 @@ impl World {
             Encryption::None | Encryption::SseS3 => hex(&Md5::digest(&version.body)),
             _ => hex(&Md5::digest(format!("{at}:{}", version.body.len()))),
         };
+        // AWS: the default retention holds for every new version that brings no own one.
+        let days = bucket.retention_days.and_then(|days| u64::try_from(days).ok()).unwrap_or(0);
+        if days > 0 && version.retention.is_none() && !version.delete_marker {
+            let until = version.modified + days * 86_400;
+            version.retention = Some(Retention { mode: "GOVERNANCE".to_owned(), until });
+        }
         let id = version.version_id.clone();
         let versions = bucket.objects.entry(key.to_owned()).or_default();
         if !bucket.versioned {
@@ -521,58 +414,12 @@ impl World {
     }
 }
 
-/// AWS: a key that is disabled, pending deletion or of the wrong kind refuses every use of
-/// its material, whoever asks.
-pub(crate) fn key_state(key: &Key) -> Result<(), Failure> {
-    let arn = &key.arn;
-    match key.state.as_str() {
-        "Enabled" if key.spec == "SYMMETRIC_DEFAULT" && key.usage == "ENCRYPT_DECRYPT" => Ok(()),
-        "Enabled" => Err(Failure::new(
-            "InvalidKeyUsageException",
-            400,
-            format!("{arn} key usage is {} which is not valid for this operation.", key.usage),
-        )),
-        "Disabled" => Err(Failure::new("DisabledException", 400, format!("{arn} is disabled."))),
-        "PendingDeletion" => Err(Failure::new(
-            "KMSInvalidStateException",
-            400,
-            format!("{arn} is pending deletion."),
-        )),
-        other => Err(Failure::new("KMSInvalidStateException", 400, format!("{arn} is {other}."))),
-    }
-}
-
 /// What limits someone on the own side.
 pub(crate) fn policies_of(who: &Principal) -> Policies<'_> {
     Policies {
         identity: who.policies.iter().collect(),
         session: who.session_policy.as_ref(),
         ..Policies::default()
-    }
-}
-
-impl Version {
-    pub(crate) fn new(body: Bytes, encryption: Encryption) -> Self {
-        Self {
-            version_id: String::new(),
-            body,
-            etag: String::new(),
-            encryption,
-            modified: 0,
-            delete_marker: false,
-            content_type: None,
-            cache_control: None,
-            content_encoding: None,
-            metadata: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            storage_class: None,
-            declared_size: None,
-        }
-    }
-
-    /// What S3 takes the size for.
-    pub fn size(&self) -> u64 {
-        self.declared_size.unwrap_or(self.body.len() as u64)
     }
 }
 

@@ -12,7 +12,9 @@ async fn measured(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> usize {
     let mut all = vec![("INPUT_PROBE", "off")];
     all.extend(more);
     let _ = bench.run(mode, &all).await.green();
-    sequential_round_trips(&bench.lab.log())
+    let trips = sequential_round_trips(&bench.lab.log());
+    println!("{mode}: {trips} sequential round trips, {} requests", bench.lab.log().len());
+    trips
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,6 +81,8 @@ impl Bucket {
             .set_version_id(version.map(str::to_owned))
             .set_expected_bucket_owner(self.owner.clone())
             .object_encryption(ObjectEncryption::Ssekms(encryption))
+            .customize()
+            .config_override(super::s3::once())
             .send()
             .await
             .map_err(|e| classify(operation, &e))?;

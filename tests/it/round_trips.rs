@@ -12,9 +12,7 @@ async fn measured(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> usize {
     let mut all = vec![("INPUT_PROBE", "off")];
     all.extend(more);
     let _ = bench.run(mode, &all).await.green();
-    let trips = sequential_round_trips(&bench.lab.log());
-    println!("{mode}: {trips} sequential round trips, {} requests", bench.lab.log().len());
-    trips
+    sequential_round_trips(&bench.lab.log())
 }
 
 #[tokio::test(flavor = "multi_thread")]

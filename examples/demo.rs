@@ -63,6 +63,7 @@ impl Demo<'_> {
         println!("3. The migration");
         let apply = self.action("apply", self.key, &[])?;
         ensure!(apply.output("verified") == "true", "the migration is verified");
+        ensure!(apply.output("gate") == "holds", "S3 access alone reads the states no more");
         std::fs::write(self.workspace.path().join("summary.md"), &apply.summary)?;
         self.terraform_sees_no_change()?;
 
@@ -87,15 +88,18 @@ impl Demo<'_> {
 
     fn action(&self, mode: &str, key: &str, more: &[(&str, &str)]) -> Result<Ran> {
         let mut variables = step(self.lab, "deploy", mode, key);
+        // The job has `permissions: id-token: write`.
+        variables.extend(self.lab.oidc_env());
         variables.extend(common::variables(more));
         let ran = self.workspace.run(&variables);
         ensure!(ran.code == 0, "mode {mode} failed:\n{}", ran.log);
         println!(
-            "   ✔ {mode}: encryption={} rekeyed={} changed={} verified={}",
+            "   ✔ {mode}: encryption={} rekeyed={} changed={} verified={} gate={}",
             ran.output("encryption"),
             ran.output("rekeyed"),
             ran.output("changed"),
             ran.output("verified"),
+            ran.output("gate"),
         );
         for state in KEYS {
             if let Some(version) = self.lab.world().current(BUCKET, state) {
@@ -140,7 +144,8 @@ fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let release = !cfg!(debug_assertions);
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--bin", "tfstate-kms"]);
+    // With the example named too, the dependencies are those that are built already.
+    command.args(["build", "--quiet", "--locked", "--bin", "tfstate-kms", "--example", "demo"]);
     command.args(release.then_some("--release"));
     let built = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("cargo build")?;
     ensure!(built.success(), "the action could not be built");

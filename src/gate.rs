@@ -120,7 +120,7 @@ pub fn verdict(observations: &[Observations]) -> Gate {
         return Gate::Inconclusive(why);
     }
     if observations.is_empty() {
-        Gate::Inconclusive("there is no state under the key to try it on".into())
+        Gate::Inconclusive("there is no state to try it on".into())
     } else {
         Gate::Holds
     }

@@ -5,11 +5,16 @@
 //! write. What can go wrong is that it is not *readable* as wanted, so nothing is
 //! copied before its bytes are in memory, or in an old version that can be read.
 
+use std::time::Duration;
+
 use crate::aws::{AwsError, Bucket, Budget, Copied, Hold, Kind, ServerSide, WriteAs};
 use crate::survey::{self, Body, Found, Readable};
 
 /// How often a state that others keep changing is surveyed anew.
 const ATTEMPTS: u32 = 5;
+
+/// Between the first attempt and the second; it doubles from there.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often an ambiguous look is repeated before the outcome counts as unknown.
 const LOOKS: u32 = 3;
@@ -69,13 +74,14 @@ pub async fn rekey(
     write: &WriteAs,
     in_place: bool,
 ) -> Outcome {
-    let job = Job { bucket, budget, key, write, in_place };
+    let mut job = Job { bucket, budget, key, write, in_place, unsure: false };
     let mut before = before.clone();
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         match job.attempt(&before).await {
             Attempt::Done(outcome) => return outcome,
             Attempt::Again(now) => before = *now,
         }
+        tokio::time::sleep(PAUSE * (1 << attempt)).await;
     }
     Outcome::Untouched(Untouched::Contended)
 }
@@ -91,10 +97,12 @@ struct Job<'a> {
     key: &'a str,
     write: &'a WriteAs,
     in_place: bool,
+    /// The answer to a write of this run was lost: what is there may be ours.
+    unsure: bool,
 }
 
 impl Job<'_> {
-    async fn attempt(&self, before: &Readable) -> Attempt {
+    async fn attempt(&mut self, before: &Readable) -> Attempt {
         let backup = match self.backup(before).await {
             Ok(backup) => backup,
             Err(attempt) => return attempt,
@@ -117,7 +125,7 @@ impl Job<'_> {
 
     /// Changes the encryption without writing the object anew: same ETag, same version, no
     /// readable version left behind. `None`: it cannot be done so, copy it.
-    async fn in_place(&self, before: &Readable, backup: &Backup) -> Option<Attempt> {
+    async fn in_place(&mut self, before: &Readable, backup: &Backup) -> Option<Attempt> {
         let WriteAs::Kms(target) = self.write else { return None };
         let possible = matches!(before.seen.server_side, ServerSide::S3 | ServerSide::Kms(_));
         if !self.in_place || !possible {
@@ -141,7 +149,7 @@ impl Job<'_> {
     }
 
     /// Makes sure that the state could be put back.
-    async fn backup(&self, before: &Readable) -> Result<Backup, Attempt> {
+    async fn backup(&mut self, before: &Readable) -> Result<Backup, Attempt> {
         if let Some(body) = &before.body {
             return Ok(Backup::Bytes(body.clone()));
         }
@@ -173,7 +181,7 @@ impl Job<'_> {
     }
 
     /// The copy went through: read the object that it wrote, by its ETag.
-    async fn read_back(&self, before: &Readable, backup: &Backup, copied: &Copied) -> Attempt {
+    async fn read_back(&mut self, before: &Readable, backup: &Backup, copied: &Copied) -> Attempt {
         let etag = Some(copied.etag.as_str()).filter(|etag| !etag.is_empty());
         let keep = |_: &ServerSide| false;
         match survey::read(self.bucket, self.key, etag, self.budget, keep).await {
@@ -221,12 +229,13 @@ impl Job<'_> {
     /// Somebody wrote, or nobody knows whether we did: what is there now decides. `backup`
     /// is given where this run has changed, or may have changed, the object.
     async fn look_again(
-        &self,
+        &mut self,
         before: &Readable,
         backup: Option<&Backup>,
         error: &AwsError,
     ) -> Attempt {
-        let ours = error.kind.is_ambiguous();
+        self.unsure |= error.kind.is_ambiguous();
+        let ours = self.unsure;
         let found = self.look().await;
         match found {
             Found::Readable(now) if self.in_place && is_our_request(&now) => {

@@ -29,7 +29,12 @@ async fn main() -> Result<()> {
     println!("Deploy account {DEPLOY_ACCOUNT}. Paste the lines of a principal into a shell:\n");
     for principal in lab.principals() {
         println!("# {principal}");
-        for (name, value) in lab.env(&principal) {
+        let variables = lab.env(&principal);
+        // A user has none, and that of a session before would spoil its credentials.
+        if !variables.iter().any(|(name, _)| name == "AWS_SESSION_TOKEN") {
+            println!("unset AWS_SESSION_TOKEN");
+        }
+        for (name, value) in variables {
             println!("export {name}={value}");
         }
         println!("export AWS_DEFAULT_REGION={REGION}\n");

@@ -6,7 +6,8 @@ use aws_sdk_s3::types::{
 };
 
 use super::error::classify;
-use super::s3::{Bucket, ServerSide, server_side};
+use super::object::{ServerSide, server_side};
+use super::s3::Bucket;
 use super::{AwsError, Kind};
 
 /// A rule that copies new objects elsewhere.

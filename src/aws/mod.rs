@@ -6,6 +6,7 @@ mod bucket_settings;
 mod error;
 mod iam;
 mod kms;
+mod object;
 mod s3;
 mod session;
 mod versions;
@@ -27,7 +28,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind};
 pub use kms::{DryRun, KeyDescription, Keys};
-pub use s3::{Attributes, Bucket, Budget, Copied, Download, Held, Hold, Seen, ServerSide, WriteAs};
+pub use object::{Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, WriteAs};
+pub use s3::Bucket;
 
 pub use session::Session;
 pub use versions::OldVersion;

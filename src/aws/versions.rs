@@ -4,7 +4,8 @@ use aws_sdk_s3::types::{ObjectEncryption, SsekmsEncryption};
 use aws_smithy_types::date_time::Format;
 
 use super::error::classify;
-use super::s3::{Bucket, Seen};
+use super::object::{Budget, Hold, Seen};
+use super::s3::Bucket;
 use super::{AwsError, Kind};
 
 /// A version that is not the current one.
@@ -81,6 +82,8 @@ impl Bucket {
             .set_version_id(version.map(str::to_owned))
             .set_expected_bucket_owner(self.owner.clone())
             .object_encryption(ObjectEncryption::Ssekms(encryption))
+            .customize()
+            .config_override(super::s3::once())
             .send()
             .await
             .map_err(|e| classify(operation, &e))?;
@@ -107,8 +110,7 @@ impl Bucket {
         key: &str,
         version: &str,
     ) -> Result<(Seen, [u8; 32]), AwsError> {
-        let download =
-            self.read(key, Some(version), None, super::Hold::No, &super::Budget::new()).await?;
+        let download = self.read(key, Some(version), None, Hold::No, &Budget::new()).await?;
         Ok((download.seen, download.sha256))
     }
 }

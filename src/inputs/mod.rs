@@ -3,12 +3,15 @@
 //! Raw and resolved are two types. Resolving makes no network call, reads no file,
 //! and reports every problem at once.
 
+mod options;
 mod raw;
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use options::list;
+pub use options::{FileFormat, History, Lock, Mode, OnExisting, Probe, Strategy};
 pub use raw::{Environment, KNOWN, RawInputs, UNAVAILABLE};
 
 use crate::backend::BackendFormat;
@@ -34,129 +37,6 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}", self.input, self.message)
-    }
-}
-
-/// Gives an enum its spellings: one table for parsing, printing and messages.
-macro_rules! spelled {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
-
-        impl $name {
-            /// Every spelling, in the order of the documentation.
-            pub const ALL: &[&str] = &[$($text),+];
-
-            /// As users write it.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("is `{}`; it takes {}", printable(text), list(Self::ALL))),
-                }
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-    };
-}
-
-spelled! {
-    /// What the run is to do.
-    Mode {
-        /// Write the backend configuration; no network.
-        Backend = "backend",
-        /// Say what `apply` would do; write nothing.
-        Plan = "plan",
-        /// Write the configuration and put the states under the key.
-        Apply = "apply",
-        /// Check everything; write nothing.
-        Verify = "verify",
-        /// Put the states back under SSE-S3.
-        Rollback = "rollback",
-    }
-}
-
-spelled! {
-    /// Which kind of file holds the backend's settings.
-    FileFormat {
-        /// `backend.tf`, with a terraform block.
-        Tf = "tf",
-        /// `backend.tfbackend`, for `terraform init -backend-config=FILE`.
-        TfBackend = "tfbackend",
-        /// No file.
-        None = "none",
-    }
-}
-
-spelled! {
-    /// What to do with an existing file that means something else.
-    OnExisting {
-        /// Write it anew, with a notice of what changed.
-        Overwrite = "overwrite",
-        /// Leave it, and fail.
-        Keep = "keep",
-    }
-}
-
-spelled! {
-    /// How Terraform locks the states.
-    Lock {
-        /// No lock.
-        None = "none",
-        /// Terraform's S3 lock object (`use_lockfile`).
-        S3 = "s3",
-    }
-}
-
-spelled! {
-    /// How an object gets under the key.
-    Strategy {
-        /// The best that the endpoint allows.
-        Auto = "auto",
-        /// A conditional copy of the object onto itself.
-        Copy = "copy",
-        /// S3's UpdateObjectEncryption, also on servers that are not AWS's.
-        InPlace = "in-place",
-    }
-}
-
-spelled! {
-    /// How it is tried whether S3 access alone still reads the states.
-    Probe {
-        /// The best way that there is; without one, a warning.
-        Auto = "auto",
-        /// The deploy role again, by the runner's OIDC token, with S3 rights only.
-        WebIdentity = "web-identity",
-        /// A federated session of an IAM user, with S3 rights only.
-        Federation = "federation",
-        /// The role of `probe-role-arn`.
-        Role = "role",
-        /// Not at all.
-        Off = "off",
-    }
-}
-
-spelled! {
-    /// What to do about old versions that stay readable without the key.
-    History {
-        /// Count them.
-        Report = "report",
-        /// Re-key them in place, where AWS allows it.
-        Rekey = "rekey",
-        /// Nothing.
-        Off = "off",
     }
 }
 
@@ -584,15 +464,6 @@ impl Resolver<'_> {
             self.check(input, &text, true, "must be a path below the workspace, without `..`");
         }
         relative.components().filter(|part| *part != Component::CurDir).collect()
-    }
-}
-
-/// `a, b or c`, in backquotes.
-fn list(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => quoted.join(""),
     }
 }
 

@@ -178,7 +178,7 @@ impl Run<'_> {
                          this step",
                     ));
                 } else {
-                    self.log.line(&message);
+                    self.notice("No backend file", &message);
                 }
             }
         }

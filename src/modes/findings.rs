@@ -321,7 +321,7 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
             format!("holds {scope}: full session GET 200, probe HEAD 200, probe GET 403"),
         ),
         Gate::Open(state) => {
-            let cause = open_cause(report, goal, request);
+            let cause = open_cause(report, goal, request, state);
             let message =
                 format!("`{state}` was read without a grant on the key, {scope}: {cause}");
             let remedy = "Narrow the key policy to single principals, and take kms:Decrypt from whom it is not meant for";
@@ -348,8 +348,19 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
     report.checks.push(check);
 }
 
-/// Why the probe may have been able to read.
-fn open_cause(report: &Report, goal: &Goal, request: &Request) -> String {
+/// Why the probe may have been able to read the state.
+fn open_cause(report: &Report, goal: &Goal, request: &Request, state: &str) -> String {
+    let now = report.objects.iter().find(|row| row.key == state).and_then(|row| row.after.as_ref());
+    let wanted = goal.key().map(KeyArn::as_str);
+    if let Some(now) = now.filter(|now| now.kms_key.as_deref() != wanted) {
+        return match &now.kms_key {
+            Some(key) => format!(
+                "it is not under the wanted key but under {}; every principal of the account may use aws/s3",
+                printable(key)
+            ),
+            None => format!("it is not under the key ({})", now.algorithm),
+        };
+    }
     let own = report
         .caller
         .as_ref()
@@ -357,9 +368,7 @@ fn open_cause(report: &Report, goal: &Goal, request: &Request) -> String {
         .is_some_and(|(caller, key)| caller.account == key.account());
     match &request.probe_role {
         Some(role) => format!("probably {role} has kms:Decrypt on the key, on both sides"),
-        None if own => {
-            "probably the key policy allows everyone (Principal *), or the key is aws/s3".into()
-        }
+        None if own => "probably the key policy allows everyone (Principal *)".into(),
         None => "probably a grant, or a key policy that names the session".into(),
     }
 }

@@ -22,15 +22,14 @@ impl Run<'_> {
         let (Some(key), false) = (goal.key(), request.probe == Probe::Off) else {
             return Gate::Off;
         };
-        let under_key: Vec<(String, bool)> = report
+        // Every state that is there: one that is not under the key is open, too.
+        let states: Vec<(String, bool)> = report
             .objects
             .iter()
-            .filter(|row| {
-                row.after.as_ref().is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
-            })
+            .filter(|row| row.after.is_some())
             .map(|row| (row.key.clone(), row.read_at.is_some()))
             .collect();
-        if under_key.is_empty() {
+        if states.is_empty() {
             return gate::verdict(&[]);
         }
         self.log.group("Gate probe");
@@ -46,7 +45,7 @@ impl Run<'_> {
             Ok(way) => way,
             Err(why) => return Gate::Inconclusive(format!("there is no way to try it: {why}")),
         };
-        let names: Vec<String> = under_key.iter().map(|(key, _)| key.clone()).collect();
+        let names: Vec<String> = states.iter().map(|(key, _)| key.clone()).collect();
         let policy = gate::session_policy(key.partition(), bucket.name(), &names);
         let token = async || github::oidc_token(self.environment).await;
         let (session, secrets) = match gate::session(aws, &way, &policy, token).await {
@@ -55,7 +54,7 @@ impl Run<'_> {
         };
         secrets.iter().for_each(|secret| self.log.mask(secret));
         let probe = session.aws.bucket(bucket.name(), request.bucket_owner.as_deref(), None);
-        let seen = gate::observe(&probe, &under_key).await;
+        let seen = gate::observe(&probe, &states).await;
         let verdict = gate::verdict(&seen);
         for one in &seen {
             self.log.line(&format!(

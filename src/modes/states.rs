@@ -161,6 +161,16 @@ impl Run<'_> {
             report.warnings.push(format!("whose credentials these are is not known ({error})"));
         }
 
+        if let (Some(given), Some(found)) =
+            (&request.region, report.bucket.as_ref().and_then(|bucket| bucket.region.as_ref()))
+            && given != found
+        {
+            report.warnings.push(format!(
+                "the region given is {given}, but the bucket is in {found}: the backend files say what is given, \
+                 and Terraform will not find the bucket there"
+            ));
+        }
+
         let allow =
             Allowances { downgrade: request.allow_downgrade, require_state: request.require_state };
         let plan = plan::plan(goal, &looked.survey, allow);

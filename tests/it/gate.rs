@@ -80,22 +80,20 @@ async fn an_open_gate_fails_apply_and_verify() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aws_s3_is_an_open_gate() {
-    // Objects under aws/s3 are re-keyed; the probe of the key's own account shows why.
-    let bench = Bench::with(Topology::SameAccount, |world| {
-        let key = world.aws_s3_key(BUCKET);
-        for name in KEYS {
-            world.put_object(
-                BUCKET,
-                name,
-                crate::common::state(1),
-                Encryption::Kms { key: key.clone() },
-            );
-        }
-    })
-    .await;
+async fn aws_s3_and_no_key_at_all_are_open_gates() {
+    let bench = applied(Topology::SameAccount).await;
+    let aws_s3 = bench.lab.world().aws_s3_key(BUCKET);
+    for (encryption, cause) in [
+        (Encryption::Kms { key: aws_s3 }, "every principal of the account may use aws/s3"),
+        (Encryption::SseS3, "it is not under the key (AES256)"),
+    ] {
+        bench.lab.world().put_object(BUCKET, KEYS[0], crate::common::state(1), encryption);
+        let ran = bench.run("verify", &[]).await.red("drift");
+        assert_eq!(ran.output("gate"), "open", "{}", ran.log);
+        assert!(ran.log.contains(cause), "{}", ran.log);
+    }
     let ran = bench.run("apply", &[]).await.green();
-    assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("2", "holds"));
+    assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("1", "holds"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,3 +140,46 @@ async fn a_refused_copy_leaves_the_state_as_it_was() {
     assert!(ran.log.contains("The state is as it was"), "{}", ran.log);
     assert!(ran.log.contains("s3:GetObjectTagging"), "{}", ran.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_in_another_region_is_found_there() {
+    let bench = Bench::new().await;
+    let ran = bench.run_unset("verify", &[("AWS_REGION", "eu-west-1")]).await.green();
+    assert!(ran.log.contains("the bucket is in us-east-1, not in eu-west-1"), "{}", ran.log);
+    assert!(ran.log.contains("::warning"), "{}", ran.log);
+    assert_eq!((ran.output("encryption"), ran.output("verified")), ("AES256", "true"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_are_retried_or_reported_and_the_state_is_as_it_was() {
+    let fail = |status, code: &str| Effect::fail(status, code);
+    for (operation, effect) in [
+        ("GetObject", fail(500, "InternalError")),
+        ("GetObject", fail(503, "SlowDown")),
+        ("GetObject", Effect::ResetBefore),
+        ("GetObject", Effect::Truncate),
+        ("CopyObject", fail(500, "InternalError")),
+        ("CopyObject", fail(503, "SlowDown")),
+        ("CopyObject", fail(409, "ConditionalRequestConflict")),
+        ("HeadBucket", fail(500, "InternalError")),
+        ("DescribeKey", fail(500, "KMSInternalException")),
+        ("GetCallerIdentity", fail(503, "ServiceUnavailable")),
+    ] {
+        let bench = Bench::new().await;
+        bench.lab.inject(Matcher::every(operation).nth(1), effect);
+        let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.green();
+        assert_eq!(ran.output("rekeyed"), "2", "{operation}: {}", ran.log);
+        assert_eq!(bench.body(KEYS[0]), state(7));
+    }
+    // What does not pass is an error, and nothing was written.
+    let bench = Bench::new().await;
+    bench.lab.inject(Matcher::every("GetObject"), fail(503, "SlowDown"));
+    let digest = bench.digest();
+    let _ = bench.run("apply", &[]).await.red("aws-unavailable");
+    bench.assert_untouched(&digest);
+    bench.lab.clear_faults();
+    bench.lab.inject(Matcher::every("GetObject"), fail(400, "ExpiredToken"));
+    let ran = bench.run("apply", &[]).await.red("credentials");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("ExpiredToken"), "{}", ran.log);
+}

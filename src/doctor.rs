@@ -64,9 +64,15 @@ fn default_encryption(default: &Result<(ServerSide, bool), AwsError>, goal: &Goa
         Err(error) => return unknown(id, error),
     };
     let keys = if *bucket_key { ", with S3 Bucket Keys" } else { "" };
+    // The setting may hold a bare id, and none at all for aws/s3.
+    let is_wanted = |key: &KeyArn, named: &str| named.rsplit('/').next() == Some(key.id());
+    let shown = |named: &str| match named {
+        "" => "aws/s3".to_owned(),
+        named => printable(named),
+    };
     match (goal, default) {
-        (Goal::Under(key), ServerSide::Kms(other) | ServerSide::Dsse(other)) if other != key.as_str() => {
-            Check::new(id, Status::Warn, format!("the default is another key, {}", printable(other)))
+        (Goal::Under(key), ServerSide::Kms(other) | ServerSide::Dsse(other)) if !is_wanted(key, other) => {
+            Check::new(id, Status::Warn, format!("the default is another key, {}", shown(other)))
                 .remedy("An object that is written without a header, such as a lock object of OpenTofu, goes under that key: grant it, or make the wanted key the default")
         }
         (Goal::Under(_), ServerSide::Kms(_) | ServerSide::Dsse(_)) => {
@@ -78,7 +84,7 @@ fn default_encryption(default: &Result<(ServerSide, bool), AwsError>, goal: &Goa
             "the default is SSE-S3; the states' own headers decide",
         ),
         (_, ServerSide::Kms(other) | ServerSide::Dsse(other)) => {
-            Check::new(id, Status::Warn, format!("the default is the key {}", printable(other)))
+            Check::new(id, Status::Warn, format!("the default is the key {}", shown(other)))
                 .remedy("Terraform's next write without a key goes under the bucket's default, so a rolled-back state returns under that key")
         }
         _ => Check::new(id, Status::Pass, "the default is SSE-S3"),

@@ -52,7 +52,7 @@ impl Run<'_> {
             Ok(made) => made,
             Err(why) => return Gate::Inconclusive(why),
         };
-        secrets.iter().for_each(|secret| self.log.mask(secret));
+        self.mask(&secrets);
         let probe = session.aws.bucket(bucket.name(), request.bucket_owner.as_deref(), None);
         let seen = gate::observe(&probe, &states).await;
         let verdict = gate::verdict(&seen);

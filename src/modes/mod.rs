@@ -93,6 +93,13 @@ impl Run<'_> {
         }
     }
 
+    /// Has the runner mask these values. Elsewhere the command would only show them.
+    fn mask(&self, secrets: &[String]) {
+        if self.environment.get("GITHUB_ACTIONS") == Some("true") {
+            secrets.iter().for_each(|secret| self.log.mask(secret));
+        }
+    }
+
     fn notice(&self, title: &str, message: &str) {
         self.log.annotate(Annotation::Notice, title, message);
     }

@@ -95,22 +95,20 @@ impl Run<'_> {
         // The second round: what could not be asked before the first was answered.
         let settings = found_settings.as_ref();
         let bucket_key = settings.is_some_and(|s| matches!(s.encryption, Ok((_, true))));
-        // States that only a listing named, or all of them in the bucket's context.
-        let late: Vec<String> = survey
-            .states
-            .iter()
-            .map(|state| state.key.clone())
-            .filter(|key| bucket_key || !names.contains(key))
-            .collect();
+        // States that only a listing named.
+        let present: Vec<String> = survey.states.iter().map(|state| state.key.clone()).collect();
+        let found_late: Vec<String> =
+            present.iter().filter(|key| !names.contains(key)).cloned().collect();
+        // With Bucket Keys all of them were tried in the wrong context.
+        let late = if bucket_key { present.clone() } else { found_late.clone() };
         let late_uses: OptionFuture<_> = (goal.key().is_some() && !late.is_empty())
             .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late, bucket_key))
             .into();
-        let present: Vec<String> = survey.states.iter().map(|state| state.key.clone()).collect();
         let home_keys = aws.in_region(aws.region()).keys();
         let target = goal.key().map(|key| key.as_str());
         let key_policy = evidence.key_policy();
         let readers = self.readers(&aws, goal, &present, key_policy.as_ref(), bucket_key);
-        let history = old_versions(&bucket, listed, target.unwrap_or_default());
+        let history = old_versions(&bucket, listed, &found_late, target.unwrap_or_default());
         let ((), late_uses, (), readers, history) = tokio::join!(
             survey.ask_for_managers(&home_keys, target),
             late_uses,
@@ -145,7 +143,7 @@ impl Run<'_> {
         let bucket = (self.request.bucket.as_str(), self.request.bucket_owner.as_deref());
         let trial = Trial { aws, key, bucket, states, bucket_key, key_policy };
         let (readers, secrets) = trial.run(&self.request.must_read).await;
-        secrets.iter().for_each(|secret| self.log.mask(secret));
+        self.mask(&secrets);
         Some(readers)
     }
 
@@ -405,11 +403,17 @@ impl Run<'_> {
     }
 }
 
-async fn old_versions(bucket: &Bucket, listed: Option<Listed>, target: &str) -> Option<History> {
-    match listed {
-        Some(listed) => Some(history::look(bucket, listed, target).await),
-        None => None,
-    }
+/// The old versions of the named states, which were listed before, and of those that were
+/// found late.
+async fn old_versions(
+    bucket: &Bucket,
+    listed: Option<Listed>,
+    late: &[String],
+    target: &str,
+) -> Option<History> {
+    let mut listed = listed?;
+    listed.extend(history::list(bucket, late).await);
+    Some(history::look(bucket, listed, target).await)
 }
 
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be

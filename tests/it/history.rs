@@ -33,6 +33,20 @@ async fn what_a_copy_leaves_behind_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn states_below_a_prefix_have_a_history_too() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for serial in 1..4 {
+            world.put_object(BUCKET, "env:/blue/production", state(serial), Encryption::SseS3);
+        }
+    })
+    .await;
+    let templates = "infra={environment}\ndns={environment}-bootstrap\nenv:/*";
+    let more = [("INPUT_STATE-KEYS", templates)];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("3", "5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_versions_are_re_keyed_in_place_where_that_is_allowed() {
     let bench = aged().await;
     let bodies = |bench: &Bench| -> Vec<Vec<u8>> {

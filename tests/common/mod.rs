@@ -7,7 +7,7 @@ pub mod terraform;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use aws_lab::Lab;
 use serde_json::Value;
@@ -118,23 +118,33 @@ impl Workspace {
 
     /// Runs the action. Nothing of this process' environment reaches it.
     pub fn run(&self, variables: &[(String, String)]) -> Ran {
-        let file = |name: &str| {
-            let path = self.path().join(name);
-            let _ = std::fs::remove_file(&path);
-            path
-        };
-        let (output, summary) = (file(".output"), file(".summary"));
-        let result = Command::new(&self.binary)
+        self.finish(self.start(variables), variables)
+    }
+
+    /// Begins a run.
+    pub fn start(&self, variables: &[(String, String)]) -> Child {
+        for name in [OUTPUT, SUMMARY] {
+            let _ = std::fs::remove_file(self.path().join(name));
+        }
+        Command::new(&self.binary)
             .env_clear()
             .current_dir(self.path())
             .env("GITHUB_WORKSPACE", self.path())
-            .env("GITHUB_OUTPUT", &output)
-            .env("GITHUB_STEP_SUMMARY", &summary)
+            .env("GITHUB_OUTPUT", self.path().join(OUTPUT))
+            .env("GITHUB_STEP_SUMMARY", self.path().join(SUMMARY))
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .envs(variables.iter().map(|(k, v)| (k, v)))
-            .output()
-            .unwrap();
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Waits for its end, and gathers what it left behind.
+    pub fn finish(&self, child: Child, variables: &[(String, String)]) -> Ran {
+        let result = child.wait_with_output().unwrap();
+        let read = |name: &str| std::fs::read_to_string(self.path().join(name)).unwrap_or_default();
         let variable =
             |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let report = variable("INPUT_REPORT-PATH").unwrap_or("tfstate-kms-report.json");
@@ -142,12 +152,16 @@ impl Workspace {
             code: result.status.code().unwrap_or(-1),
             log: String::from_utf8_lossy(&result.stdout).into_owned()
                 + &String::from_utf8_lossy(&result.stderr),
-            outputs: outputs(&read(&output)),
-            summary: read(&summary),
-            report: serde_json::from_str(&read(&self.path().join(report))).unwrap_or_default(),
+            outputs: outputs(&read(OUTPUT)),
+            summary: read(SUMMARY),
+            report: serde_json::from_str(&read(report)).unwrap_or_default(),
         }
     }
 }
+
+/// The runner's files, in the workspace.
+const OUTPUT: &str = ".output";
+const SUMMARY: &str = ".summary";
 
 /// Reads GITHUB_OUTPUT as the runner does.
 fn outputs(text: &str) -> BTreeMap<String, String> {

@@ -41,14 +41,26 @@ impl Bench {
 
     /// Runs a mode as a principal of the preset.
     pub async fn run_as(&self, who: &str, mode: &str, key: &str, more: &[(&str, &str)]) -> Ran {
+        let variables = self.variables(who, mode, key, more);
+        // The binary is waited for on this thread; the lab answers on its own.
+        tokio::task::block_in_place(|| self.workspace.run(&variables))
+    }
+
+    /// The environment of such a run.
+    pub fn variables(
+        &self,
+        who: &str,
+        mode: &str,
+        key: &str,
+        more: &[(&str, &str)],
+    ) -> Vec<(String, String)> {
         let mut variables = common::step(&self.lab, who, mode, key);
         variables.extend(self.lab.oidc_env());
         for (name, value) in common::variables(more) {
             variables.retain(|(n, _)| *n != name);
             variables.push((name, value));
         }
-        // The binary is waited for on this thread; the lab answers on its own.
-        tokio::task::block_in_place(|| self.workspace.run(&variables))
+        variables
     }
 
     /// The current encryption of a state.

@@ -263,3 +263,28 @@ async fn with_bucket_keys_the_context_is_the_bucket() {
         ran.log
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_begins_no_other_state_and_says_so() {
+    for signal in ["-INT", "-TERM"] {
+        let bench = Bench::new().await;
+        let digest = bench.digest();
+        bench.lab.set_latency(std::time::Duration::from_millis(600));
+        let variables = bench.variables("deploy", "apply", &bench.key, &[]);
+        let ran = tokio::task::block_in_place(|| {
+            let child = bench.workspace.start(&variables);
+            // The survey's requests are on their way.
+            while bench.lab.log().is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            let pid = child.id().to_string();
+            let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+            bench.workspace.finish(child, &variables)
+        });
+        let ran = ran.red("cancelled");
+        bench.assert_untouched(&digest);
+        assert!(ran.log.contains("cancelled: finishing the state in hand"), "{}", ran.log);
+        assert_eq!(ran.output("rekeyed"), "0");
+    }
+}

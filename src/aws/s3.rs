@@ -86,29 +86,24 @@ impl Bucket {
     /// As classified. A HEAD's error has no body, so a missing permission and a key
     /// that is out of order look alike.
     pub async fn head(&self, key: &str) -> Result<Seen, AwsError> {
-        let answer = self
-            .client
-            .head_object()
-            .bucket(&self.name)
-            .key(key)
-            .set_expected_bucket_owner(self.owner.clone())
-            .send()
-            .await
-            .map_err(|e| classify("s3:HeadObject", &e))?;
-        Ok(seen_by_head(&answer))
+        self.head_of(key, None).await
     }
 
-    /// Whether an old version can be read by this principal (s3:GetObjectVersion).
+    /// The headers of one version (s3:GetObjectVersion).
     ///
     /// # Errors
     /// As classified.
     pub async fn head_version(&self, key: &str, version: &str) -> Result<Seen, AwsError> {
+        self.head_of(key, Some(version)).await
+    }
+
+    async fn head_of(&self, key: &str, version: Option<&str>) -> Result<Seen, AwsError> {
         let answer = self
             .client
             .head_object()
             .bucket(&self.name)
             .key(key)
-            .version_id(version)
+            .set_version_id(version.map(str::to_owned))
             .set_expected_bucket_owner(self.owner.clone())
             .send()
             .await

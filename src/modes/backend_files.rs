@@ -191,10 +191,9 @@ impl Run<'_> {
     }
 
     fn consistency(&self, report: &mut Report) {
-        let extension = match self.request.file_format {
-            FileFormat::Tf | FileFormat::TfBackend => "",
-            FileFormat::None => return,
-        };
+        if self.request.file_format == FileFormat::None {
+            return;
+        }
         let count = |action| report.backend_files.iter().filter(|f| f.action == action).count();
         let good = count(FileAction::Unchanged) + count(FileAction::Written);
         let (status, evidence) = if count(FileAction::Kept) > 0 {
@@ -202,7 +201,7 @@ impl Run<'_> {
         } else if count(FileAction::WouldWrite) > 0 {
             (Status::Warn, format!("{} would be written by apply", count(FileAction::WouldWrite)))
         } else if good == 0 {
-            (Status::Unknown, format!("there are none to look at{extension}"))
+            (Status::Unknown, "there are none to look at".to_owned())
         } else {
             (Status::Pass, format!("{good} read back and compared by meaning"))
         };

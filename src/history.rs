@@ -2,11 +2,14 @@
 //! that is asked for and AWS allows it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{AwsError, Bucket, OldVersion, ServerSide};
+use crate::aws::{AwsError, Bucket, Budget, OldVersion, ServerSide, WriteAs};
 use crate::check::{Check, CheckId, Status};
+use crate::rekey::{Outcome, Rekey};
+use crate::survey::{self, Found};
 
 /// Versions looked at at the same time.
 const PARALLEL: usize = 64;
@@ -170,43 +173,125 @@ fn lifecycle(states: &[String]) -> String {
     )
 }
 
-/// Re-keys the exposed versions in place, each compared with what it was. Returns what
-/// is still exposed and why.
-pub async fn rekey(bucket: &Bucket, history: &mut History, kms_key: &str) -> (usize, Vec<String>) {
-    let exposed = std::mem::take(&mut history.exposed);
-    let results = stream::iter(exposed)
-        .map(|exposed| async move {
-            let result = rekey_version(bucket, &exposed, kms_key).await;
-            (exposed, result)
-        })
-        .buffered(8)
-        .collect::<Vec<_>>()
-        .await;
-    let (mut done, mut problems) = (0, Vec::new());
-    for (exposed, result) in results {
-        match result {
-            Ok(()) => done += 1,
-            Err(problem) => {
-                problems
-                    .push(format!("`{}` version {}: {problem}", exposed.key, exposed.version.id));
-                history.exposed.push(exposed);
-            }
-        }
-    }
-    (done, problems)
+/// What a re-key of old versions works with.
+#[derive(Debug)]
+pub struct RekeyVersions<'a> {
+    /// The state bucket.
+    pub bucket: &'a Bucket,
+    /// Bounds the bytes that are held for a restore.
+    pub budget: &'a Budget,
+    /// The target key's ARN.
+    pub kms_key: &'a str,
+    /// The endpoint is not AWS's own, so it may take the operation for an overwrite of the
+    /// current state: one version at a time, the state looked at before and after.
+    pub careful: bool,
 }
 
-async fn rekey_version(bucket: &Bucket, exposed: &Exposed, kms_key: &str) -> Result<(), String> {
-    let (key, version) = (&exposed.key, &exposed.version.id);
-    let text = |error: AwsError| error.to_string();
-    let (_, before) = bucket.hash_version(key, version).await.map_err(text)?;
-    bucket.encrypt_in_place(key, Some(version), kms_key).await.map_err(text)?;
-    let (seen, after) = bucket.hash_version(key, version).await.map_err(text)?;
-    if before != after {
-        return Err("its bytes are not what they were: the server has overwritten it".into());
+/// What a re-key of old versions came to.
+#[derive(Debug, Default)]
+pub struct RekeyedVersions {
+    /// Versions that are under the key now and have the bytes of before.
+    pub done: usize,
+    /// Something was written, for better or worse.
+    pub wrote: bool,
+    /// What went wrong.
+    pub problems: Vec<String>,
+}
+
+impl RekeyVersions<'_> {
+    /// Re-keys the exposed versions in place, each compared with what it was; those that
+    /// fail stay exposed. Begins no other once `stopped` says so, or the server has shown
+    /// that it does not know the operation.
+    pub async fn run(&self, history: &mut History, stopped: impl Fn() -> bool) -> RekeyedVersions {
+        let exposed = std::mem::take(&mut history.exposed);
+        let stop = AtomicBool::new(false);
+        let (stop, stopped) = (&stop, &stopped);
+        let results = stream::iter(exposed)
+            .map(|exposed| async move {
+                if stop.load(Ordering::Relaxed) || stopped() {
+                    return (exposed, None);
+                }
+                let result = if self.careful {
+                    self.carefully(&exposed, stop).await
+                } else {
+                    self.version(&exposed).await.map_err(|why| (why, false))
+                };
+                (exposed, Some(result))
+            })
+            .buffered(if self.careful { 1 } else { 8 })
+            .collect::<Vec<_>>()
+            .await;
+        let mut all = RekeyedVersions::default();
+        for (exposed, result) in results {
+            match result {
+                Some(Ok(())) => {
+                    (all.done, all.wrote) = (all.done + 1, true);
+                    continue;
+                }
+                Some(Err((problem, wrote))) => {
+                    all.wrote |= wrote;
+                    let (key, version) = (&exposed.key, &exposed.version.id);
+                    all.problems.push(format!("`{key}` version {version}: {problem}"));
+                }
+                None => {}
+            }
+            history.exposed.push(exposed);
+        }
+        all
     }
-    match seen.server_side {
-        ServerSide::Kms(id) if id == kms_key => Ok(()),
-        other => Err(format!("it is {} afterwards", crate::plan::describe(&other))),
+
+    async fn version(&self, exposed: &Exposed) -> Result<(), String> {
+        let (key, version) = (&exposed.key, &exposed.version.id);
+        let text = |error: AwsError| error.to_string();
+        let (_, before) = self.bucket.hash_version(key, version).await.map_err(text)?;
+        let sent = self.bucket.encrypt_in_place(key, Some(version), self.kms_key).await;
+        if let Err(error) = sent
+            && !error.kind.is_ambiguous()
+        {
+            return Err(text(error));
+        }
+        // A lost answer, too, is settled by a look.
+        let (seen, after) = self.bucket.hash_version(key, version).await.map_err(text)?;
+        if before != after {
+            return Err("its bytes are not what they were: the server has overwritten it".into());
+        }
+        match seen.server_side {
+            ServerSide::Kms(id) if id == self.kms_key => Ok(()),
+            other => Err(format!("it is {} afterwards", crate::plan::describe(&other))),
+        }
+    }
+
+    /// The same, with an eye on the current state. The error also says whether it was written.
+    async fn carefully(&self, exposed: &Exposed, stop: &AtomicBool) -> Result<(), (String, bool)> {
+        let key = &exposed.key;
+        let before = match survey::look(self.bucket, key, self.budget, |_| true).await {
+            Found::Readable(state) if state.body.is_some() => state,
+            _ => return Err(("the current state could not be held for a restore".into(), false)),
+        };
+        let result = self.version(exposed).await;
+        let seen = self.bucket.head(key).await;
+        if seen.is_ok_and(|seen| seen.etag == before.seen.etag) {
+            return result.map_err(|why| (why, false));
+        }
+        let write = WriteAs::Kms(self.kms_key.to_owned());
+        let in_place = AtomicBool::new(false);
+        let rekey = Rekey { bucket: self.bucket, budget: self.budget, in_place };
+        match rekey.undo_overwrite(key, &before, &write).await {
+            // Another writer's new state.
+            None => result.map_err(|why| (why, false)),
+            Some(outcome) => {
+                stop.store(true, Ordering::Relaxed);
+                let now = match outcome {
+                    Outcome::Restored(_) | Outcome::Rekeyed(_) => "it was restored and read",
+                    Outcome::ByAnother(_) | Outcome::Superseded(..) => {
+                        "another writer has written it anew"
+                    }
+                    _ => "IT COULD NOT BE RESTORED: its newest old version holds it",
+                };
+                let why = "the server does not know UpdateObjectEncryption and has overwritten the \
+                           current state with the request";
+                Err((format!("{why}; {now}"), true))
+            }
+        }
     }
 }

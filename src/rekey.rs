@@ -1,13 +1,16 @@
-//! Re-keys one state by a conditional copy onto itself, reads it back, and puts it
-//! back as it was when it cannot be read.
+//! Re-keys one state, in place or by a conditional copy onto itself, reads it back, and
+//! puts it back as it was when it cannot be read.
 //!
 //! The object is at every moment either as it was or as wanted: a copy is one atomic
-//! write. What can go wrong is that it is not *readable* as wanted, so nothing is
-//! copied before its bytes are in memory, or in an old version that can be read.
+//! write, and S3's in-place operation writes no body. What can go wrong is that it is not
+//! *readable* as wanted, so nothing is written before its bytes are in memory, or (for a
+//! copy, which leaves it behind) in an old version that can be read. Servers other than
+//! AWS's may take the in-place operation for an overwrite; that is seen and undone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::aws::{AwsError, Bucket, Budget, Copied, Hold, Kind, ServerSide, WriteAs};
+use crate::aws::{AwsError, Bucket, Budget, Copied, Hold, Kind, Seen, ServerSide, WriteAs};
 use crate::survey::{self, Body, Found, Readable};
 
 /// How often a state that others keep changing is surveyed anew.
@@ -19,12 +22,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often an ambiguous look is repeated before the outcome counts as unknown.
 const LOOKS: u32 = 3;
 
+/// What became of a state, and whether this run has written it, perhaps in vain.
+#[derive(Debug)]
+pub struct Done {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// A write of this run was carried out, or may have been.
+    pub wrote: bool,
+}
+
 /// What became of a state.
 #[derive(Debug)]
 pub enum Outcome {
     /// It is as wanted, was read back, and is the same as before.
     Rekeyed(Box<Readable>),
-    /// It is as wanted by another writer's hand, and readable.
+    /// It is as wanted, readable, and another writer's newer content.
     ByAnother(Box<Readable>),
     /// It is not there any more.
     Vanished,
@@ -32,17 +44,31 @@ pub enum Outcome {
     Untouched(Untouched),
     /// It could not be read back, and is again what it was.
     Restored(AwsError),
+    /// It could not be read back, and before it was restored another writer wrote a newer
+    /// state, which is readable but not as wanted.
+    Superseded(AwsError, Box<Readable>),
     /// It was written, and this principal cannot tell or mend what it is now.
     Lost {
         /// What went wrong first.
         error: AwsError,
         /// Why it could not be put back.
         because: String,
-        /// The version that holds the state as it was.
-        former_version: Option<String>,
+        /// Where the state as it was can be found.
+        former: Former,
     },
     /// It is as wanted and readable, but these things are not what they were.
     Changed(Box<Readable>, Vec<&'static str>),
+}
+
+/// Where a lost state can be found as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Former {
+    /// In the version of this id.
+    Version(String),
+    /// In the object itself, re-encrypted in place: only the grant is missing.
+    InPlace,
+    /// Nowhere else: the bucket keeps no versions.
+    Nowhere,
 }
 
 /// Why nothing was written.
@@ -61,29 +87,68 @@ pub enum Untouched {
 /// From where a state can be put back.
 enum Backup {
     Bytes(Body),
+    /// Its bytes do not fit into memory, but this version can be read.
     Version(String),
 }
 
-/// Re-keys one state. `before` is what the survey read; `in_place` tries S3's
-/// UpdateObjectEncryption first, where it can do what is asked for.
-pub async fn rekey(
-    bucket: &Bucket,
-    budget: &Budget,
-    key: &str,
-    before: &Readable,
-    write: &WriteAs,
-    in_place: bool,
-) -> Outcome {
-    let mut job = Job { bucket, budget, key, write, in_place, unsure: false };
-    let mut before = before.clone();
-    for attempt in 0..ATTEMPTS {
-        match job.attempt(&before).await {
-            Attempt::Done(outcome) => return outcome,
-            Attempt::Again(now) => before = *now,
+/// What every state of a run is re-keyed with.
+#[derive(Debug)]
+pub struct Rekey<'a> {
+    /// The state bucket.
+    pub bucket: &'a Bucket,
+    /// Bounds the bytes that are held for a restore.
+    pub budget: &'a Budget,
+    /// Try S3's UpdateObjectEncryption first, where it can do what is asked for. Cleared by
+    /// the first refusal, so that it is asked for in vain but once.
+    pub in_place: AtomicBool,
+}
+
+impl Rekey<'_> {
+    /// Re-keys one state. `before` is what the survey read; its body, and with it its share
+    /// of the budget, is given back at the end.
+    pub async fn state(&self, key: &str, before: Readable, write: &WriteAs) -> Done {
+        let mut job = Job::new(self, key, write);
+        let mut outcome = Outcome::Untouched(Untouched::Contended);
+        let mut before = before;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(PAUSE * (1 << (attempt - 1))).await;
+            }
+            match job.attempt(&before).await {
+                Attempt::Done(done) => {
+                    outcome = done;
+                    break;
+                }
+                Attempt::Again(now) => before = *now,
+            }
         }
-        tokio::time::sleep(PAUSE * (1 << attempt)).await;
+        match &mut outcome {
+            Outcome::Rekeyed(now)
+            | Outcome::ByAnother(now)
+            | Outcome::Superseded(_, now)
+            | Outcome::Changed(now, _) => now.body = None,
+            _ => {}
+        }
+        Done { outcome, wrote: job.wrote || job.unsure }
     }
-    Outcome::Untouched(Untouched::Contended)
+
+    /// Where the object is this action's own in-place request, taken for a body: puts it
+    /// back as it was read before. `None`: it is not.
+    pub async fn undo_overwrite(
+        &self,
+        key: &str,
+        before: &Readable,
+        write: &WriteAs,
+    ) -> Option<Outcome> {
+        let job = Job { replaced: true, ..Job::new(self, key, write) };
+        match job.look().await {
+            Found::Readable(now) if now.is_update_request => {
+                let body = before.body.clone()?;
+                Some(job.restore(before, &Backup::Bytes(body), &now.seen.etag, overwritten()).await)
+            }
+            _ => None,
+        }
+    }
 }
 
 enum Attempt {
@@ -92,16 +157,24 @@ enum Attempt {
 }
 
 struct Job<'a> {
-    bucket: &'a Bucket,
-    budget: &'a Budget,
+    run: &'a Rekey<'a>,
     key: &'a str,
     write: &'a WriteAs,
-    in_place: bool,
     /// The answer to a write of this run was lost: what is there may be ours.
     unsure: bool,
+    /// A write of this run was answered with success.
+    wrote: bool,
+    /// The in-place operation was sent.
+    in_place: bool,
+    /// A new object was written over the one that was read, or may have been.
+    replaced: bool,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(run: &'a Rekey<'a>, key: &'a str, write: &'a WriteAs) -> Self {
+        Self { run, key, write, unsure: false, wrote: false, in_place: false, replaced: false }
+    }
+
     async fn attempt(&mut self, before: &Readable) -> Attempt {
         let backup = match self.backup(before).await {
             Ok(backup) => backup,
@@ -110,15 +183,21 @@ impl Job<'_> {
         if let Some(attempt) = self.in_place(before, &backup).await {
             return attempt;
         }
-        match self.bucket.copy_onto_itself(self.key, &before.seen, self.write).await {
-            Ok(copied) => self.read_back(before, &backup, &copied).await,
+        match self.run.bucket.copy_onto_itself(self.key, &before.seen, self.write).await {
+            Ok(copied) => {
+                (self.wrote, self.replaced) = (true, true);
+                self.read_back(before, &backup, &copied).await
+            }
             Err(error) => match error.kind {
                 Kind::ConditionFailed | Kind::Conflict => {
-                    self.look_again(before, None, &error).await
+                    self.look_again(before, &backup, &error).await
                 }
-                kind if kind.is_ambiguous() => self.look_again(before, None, &error).await,
+                kind if kind.is_ambiguous() => {
+                    (self.unsure, self.replaced) = (true, true);
+                    self.look_again(before, &backup, &error).await
+                }
                 Kind::NotFound => Attempt::Done(Outcome::Vanished),
-                _ => Attempt::Done(Outcome::Untouched(Untouched::Refused(error))),
+                _ => untouched(Untouched::Refused(error)),
             },
         }
     }
@@ -128,13 +207,17 @@ impl Job<'_> {
     async fn in_place(&mut self, before: &Readable, backup: &Backup) -> Option<Attempt> {
         let WriteAs::Kms(target) = self.write else { return None };
         let possible = matches!(before.seen.server_side, ServerSide::S3 | ServerSide::Kms(_));
-        if !self.in_place || !possible {
+        // It leaves no old version behind, so only held bytes could be put back.
+        let restorable = matches!(backup, Backup::Bytes(_));
+        if !self.run.in_place.load(Ordering::Relaxed) || !possible || !restorable {
             return None;
         }
         // The operation knows no condition. It writes no body, so a newer state that it
         // meets is encrypted and not lost; the read-back finds out.
-        match self.bucket.encrypt_in_place(self.key, None, target).await {
+        self.in_place = true;
+        match self.run.bucket.encrypt_in_place(self.key, None, target).await {
             Ok(()) => {
+                self.wrote = true;
                 let same = Copied {
                     etag: before.seen.etag.clone(),
                     version_id: before.seen.version_id.clone(),
@@ -142,9 +225,13 @@ impl Job<'_> {
                 Some(self.read_back(before, backup, &same).await)
             }
             Err(error) if error.kind.is_ambiguous() => {
-                Some(self.look_again(before, Some(backup), &error).await)
+                self.unsure = true;
+                Some(self.look_again(before, backup, &error).await)
             }
-            Err(_) => None,
+            Err(_) => {
+                self.run.in_place.store(false, Ordering::Relaxed);
+                None
+            }
         }
     }
 
@@ -153,23 +240,27 @@ impl Job<'_> {
         if let Some(body) = &before.body {
             return Ok(Backup::Bytes(body.clone()));
         }
-        if before.seen.size <= Budget::BYTES {
+        if let Some(share) = self.run.budget.reserve(before.seen.size).await {
             let etag = Some(before.seen.etag.as_str());
-            match self.bucket.get(self.key, etag, Hold::Wait, self.budget).await {
+            let hold = Hold::Reserved(share);
+            match self.run.bucket.get(self.key, etag, hold, self.run.budget).await {
+                Ok(download) if download.seen.etag != before.seen.etag => {
+                    return Err(self.look_again_unwritten(before).await);
+                }
                 Ok(download) => {
                     if let Some(held) = download.body {
                         return Ok(Backup::Bytes(Body(held)));
                     }
                 }
                 Err(error) if error.kind == Kind::ConditionFailed => {
-                    return Err(self.look_again(before, None, &error).await);
+                    return Err(self.look_again_unwritten(before).await);
                 }
                 Err(error) => return Err(untouched(Untouched::Unreadable(error.to_string()))),
             }
         }
         let why = match &before.seen.version_id {
             None => "the bucket keeps no versions".to_owned(),
-            Some(version) => match self.bucket.head_version(self.key, version).await {
+            Some(version) => match self.run.bucket.head_version(self.key, version).await {
                 Ok(_) => return Ok(Backup::Version(version.clone())),
                 Err(error) => format!("its version {version} cannot be read ({error})"),
             },
@@ -180,27 +271,41 @@ impl Job<'_> {
         ))))
     }
 
-    /// The copy went through: read the object that it wrote, by its ETag.
+    /// Our write went through: read the object that it wrote, by its ETag.
     async fn read_back(&mut self, before: &Readable, backup: &Backup, copied: &Copied) -> Attempt {
         let etag = Some(copied.etag.as_str()).filter(|etag| !etag.is_empty());
-        let keep = |_: &ServerSide| false;
-        match survey::read(self.bucket, self.key, etag, self.budget, keep).await {
-            Found::Readable(after) => {
-                if after.sha256 != before.sha256 {
-                    // The same ETag and other bytes: not a race, but a broken server.
-                    let error = not_the_same(self.key);
-                    return Attempt::Done(self.restore(before, backup, copied, error).await);
-                }
+        let (bucket, budget) = (self.run.bucket, self.run.budget);
+        let mut found = survey::read(bucket, self.key, etag, budget, |_| false).await;
+        if let Found::Failed(error) = &found
+            && error.kind.is_ambiguous()
+        {
+            // Not readable for a moment is no reason to write it once more.
+            found = self.look().await;
+        }
+        let ours = |seen: &Seen| etag.is_some_and(|etag| etag == seen.etag);
+        match found {
+            Found::Readable(after) if after.sha256 == before.sha256 => {
                 Attempt::Done(self.compare(before, after))
             }
-            Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
+            // The same ETag and other bytes: not a race, but a broken server.
+            Found::Readable(after) if ours(&after.seen) => {
+                let error = not_the_same(self.key);
+                Attempt::Done(self.restore(before, backup, &after.seen.etag, error).await)
+            }
+            Found::Unreadable { seen, error } if ours(&seen) => {
+                Attempt::Done(self.restore(before, backup, &seen.etag, error).await)
+            }
+            // Not even its headers. The restore is conditional on the ETag.
+            Found::Refused(error) if !copied.etag.is_empty() => {
+                Attempt::Done(self.restore(before, backup, &copied.etag, error).await)
+            }
             Found::Failed(error) if error.kind == Kind::ConditionFailed => {
-                self.look_again(before, Some(backup), &error).await
+                self.look_again(before, backup, &error).await
             }
-            Found::Unreadable { error, .. } | Found::Refused(error) | Found::Failed(error) => {
-                Attempt::Done(self.restore(before, backup, copied, error).await)
+            Found::Failed(error) if !copied.etag.is_empty() => {
+                Attempt::Done(self.restore(before, backup, &copied.etag, error).await)
             }
-            Found::CustomerKey => Attempt::Done(Outcome::Vanished),
+            other => self.judge(before, backup, other, &not_the_same(self.key)).await,
         }
     }
 
@@ -208,7 +313,7 @@ impl Job<'_> {
         let mut changed = Vec::new();
         let (was, is) = (&before.seen.attributes, &after.seen.attributes);
         if !self.is_wanted(&after.seen.server_side) {
-            changed.push("encryption (not what the copy asked for)");
+            changed.push("encryption (not what was asked for)");
         }
         for (same, what) in [
             (was.content_type == is.content_type, "Content-Type"),
@@ -217,7 +322,7 @@ impl Job<'_> {
             (was.storage_class == is.storage_class, "storage class"),
             (was.redirect == is.redirect, "website redirect"),
             (before.tags == after.tags, "tags"),
-            (was.retention == is.retention && was.legal_hold == is.legal_hold, "Object Lock"),
+            (is.is_locked_like(was), "Object Lock"),
         ] {
             if !same {
                 changed.push(what);
@@ -226,27 +331,46 @@ impl Job<'_> {
         if changed.is_empty() { Outcome::Rekeyed(after) } else { Outcome::Changed(after, changed) }
     }
 
-    /// Somebody wrote, or nobody knows whether we did: what is there now decides. `backup`
-    /// is given where this run has changed, or may have changed, the object.
+    /// Somebody wrote, or nobody knows whether we did: what is there now decides.
     async fn look_again(
         &mut self,
         before: &Readable,
-        backup: Option<&Backup>,
+        backup: &Backup,
         error: &AwsError,
     ) -> Attempt {
-        self.unsure |= error.kind.is_ambiguous();
-        let ours = self.unsure;
         let found = self.look().await;
+        self.judge(before, backup, found, error).await
+    }
+
+    async fn look_again_unwritten(&mut self, before: &Readable) -> Attempt {
+        match self.look().await {
+            Found::Readable(now) => Attempt::Again(now),
+            Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
+            _ if self.wrote || self.unsure => Attempt::Done(self.lost(
+                before,
+                not_the_same(self.key),
+                "another writer has written it since, and it cannot be read",
+            )),
+            other => {
+                let why = other.error().map_or("it cannot be read".into(), ToString::to_string);
+                untouched(Untouched::Unreadable(why))
+            }
+        }
+    }
+
+    async fn judge(
+        &mut self,
+        before: &Readable,
+        backup: &Backup,
+        found: Found,
+        error: &AwsError,
+    ) -> Attempt {
+        let ours = self.unsure || self.wrote;
         match found {
-            Found::Readable(now) if self.in_place && is_our_request(&now) => {
-                let Some(backup) = backup else { return Attempt::Again(now) };
-                let overwritten = Copied { etag: now.seen.etag.clone(), version_id: None };
-                let error = AwsError::new(
-                    Kind::Other,
-                    "s3:UpdateObjectEncryption",
-                    "the server does not know this operation and has overwritten the state with the request",
-                );
-                Attempt::Done(self.restore(before, backup, &overwritten, error).await)
+            Found::Readable(now) if self.in_place && now.is_update_request => {
+                (self.wrote, self.replaced) = (true, true);
+                let etag = now.seen.etag.clone();
+                Attempt::Done(self.restore(before, backup, &etag, overwritten()).await)
             }
             Found::Readable(now) if self.is_wanted(&now.seen.server_side) => {
                 // A lost answer of our own copy, or an equal write of another run.
@@ -257,75 +381,90 @@ impl Job<'_> {
                 }
             }
             Found::Readable(now) => Attempt::Again(now),
-            Found::Absent { .. } | Found::CustomerKey => Attempt::Done(Outcome::Vanished),
+            Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
             // Re-encrypted in place and not readable: the same ETag, so the same bytes.
             Found::Unreadable { seen, error: now }
-                if seen.etag == before.seen.etag && self.is_wanted(&seen.server_side) =>
+                if self.in_place
+                    && seen.etag == before.seen.etag
+                    && self.is_wanted(&seen.server_side) =>
             {
-                let Some(backup) = backup else {
-                    return untouched(Untouched::Unreadable(now.to_string()));
-                };
-                let same = Copied { etag: seen.etag.clone(), version_id: None };
-                Attempt::Done(self.restore(before, backup, &same, now).await)
+                Attempt::Done(self.restore(before, backup, &seen.etag, now).await)
             }
-            Found::Unreadable { seen, error: now } if ours && seen.etag != before.seen.etag => {
-                // Perhaps our copy, perhaps another's newer state: bytes of before must not
-                // be put over the latter.
-                Attempt::Done(Outcome::Lost {
-                    error: now,
-                    because: "the answer to the copy was lost, so it may be another writer's state"
-                        .into(),
-                    former_version: before.seen.version_id.clone(),
-                })
-            }
-            Found::Unreadable { error, .. } | Found::Refused(error) => {
+            // As it was, and not readable any more for another reason.
+            Found::Unreadable { seen, error } if seen.etag == before.seen.etag => {
                 untouched(Untouched::Unreadable(error.to_string()))
             }
-            Found::Failed(now) if ours => Attempt::Done(Outcome::Lost {
-                error: error.clone(),
-                because: format!("the state could not be looked at afterwards ({now})"),
-                former_version: before.seen.version_id.clone(),
-            }),
-            Found::Failed(now) => untouched(Untouched::Unreadable(now.to_string())),
+            // Perhaps our copy, perhaps another's newer state: bytes of before must not be
+            // put over the latter.
+            Found::Unreadable { error: now, .. } if ours => Attempt::Done(self.lost(
+                before,
+                now,
+                "it is not the object that this run wrote, or nobody can tell, so it may be another writer's state",
+            )),
+            Found::Unreadable { error, .. } => {
+                untouched(Untouched::Unreadable(error.to_string()))
+            }
+            Found::Refused(now) | Found::Failed(now) if ours => {
+                let because = format!("the state could not be looked at afterwards ({now})");
+                Attempt::Done(self.lost(before, error.clone(), &because))
+            }
+            Found::CustomerKey if ours => Attempt::Done(self.lost(
+                before,
+                error.clone(),
+                "another writer has put it under a key of its own (SSE-C)",
+            )),
+            Found::CustomerKey => untouched(Untouched::Unreadable(
+                "another writer has put it under a key of its own (SSE-C)".into(),
+            )),
+            Found::Refused(error) | Found::Failed(error) => {
+                untouched(Untouched::Unreadable(error.to_string()))
+            }
         }
+    }
+
+    fn lost(&self, before: &Readable, error: AwsError, because: &str) -> Outcome {
+        let former = match (&before.seen.version_id, self.replaced) {
+            (_, false) => Former::InPlace,
+            (Some(version), true) => Former::Version(version.clone()),
+            (None, true) => Former::Nowhere,
+        };
+        Outcome::Lost { error, because: because.to_owned(), former }
     }
 
     /// Looks until there is an answer, within reason.
     async fn look(&self) -> Found {
         let keep = |now: &ServerSide| !self.is_wanted(now);
-        let mut found = survey::look(self.bucket, self.key, self.budget, keep).await;
+        let (bucket, budget) = (self.run.bucket, self.run.budget);
+        let mut found = survey::look(bucket, self.key, budget, keep).await;
         for _ in 1..LOOKS {
             match &found {
                 Found::Failed(error) if error.kind.is_ambiguous() => {}
                 _ => break,
             }
-            found = survey::look(self.bucket, self.key, self.budget, keep).await;
+            found = survey::look(bucket, self.key, budget, keep).await;
         }
         found
     }
 
-    /// Puts the state back as it was, if the object still is the one that our copy
-    /// wrote, and reads it.
+    /// Puts the state back as it was, if the object still has this ETag, and reads it.
     async fn restore(
         &self,
         before: &Readable,
         backup: &Backup,
-        copied: &Copied,
+        etag: &str,
         error: AwsError,
     ) -> Outcome {
         let seen = &before.seen;
         let write = former(&seen.server_side);
+        let bucket = self.run.bucket;
         let written = match backup {
             Backup::Bytes(body) => {
                 let bytes = body.0.bytes.clone();
                 let attributes = &seen.attributes;
-                self.bucket
-                    .put_back(self.key, bytes, attributes, &before.tags, &write, &copied.etag)
-                    .await
+                bucket.put_back(self.key, bytes, attributes, &before.tags, &write, etag).await
             }
             Backup::Version(version) => {
-                let class = seen.attributes.storage_class.as_deref();
-                self.bucket.copy_version_back(self.key, version, class, &write, &copied.etag).await
+                bucket.copy_version_back(self.key, version, &seen.attributes, &write, etag).await
             }
         };
         // Whatever the answer was, only a read tells.
@@ -337,8 +476,14 @@ impl Job<'_> {
                 self.compare(before, now)
             }
             Found::Readable(now) if now.sha256 == before.sha256 => Outcome::Restored(error),
-            // Another writer came between: its state is newer than ours.
-            Found::Readable(now) => Outcome::ByAnother(now),
+            Found::Readable(now) if !now.is_update_request => {
+                // Another writer came between: its state is newer than ours.
+                if self.is_wanted(&now.seen.server_side) {
+                    Outcome::ByAnother(now)
+                } else {
+                    Outcome::Superseded(error, now)
+                }
+            }
             Found::Absent { .. } => Outcome::Vanished,
             other => {
                 let because = match (written, other.error()) {
@@ -346,7 +491,7 @@ impl Job<'_> {
                     (Ok(_), Some(unreadable)) => unreadable.to_string(),
                     (Ok(_), None) => "it is not readable".into(),
                 };
-                Outcome::Lost { error, because, former_version: seen.version_id.clone() }
+                self.lost(before, error, &because)
             }
         }
     }
@@ -359,13 +504,6 @@ impl Job<'_> {
             _ => false,
         }
     }
-}
-
-/// The body of UpdateObjectEncryption, taken for an object's by a server that does not know it.
-fn is_our_request(now: &Readable) -> bool {
-    let Some(body) = &now.body else { return false };
-    let text = String::from_utf8_lossy(&body.0.bytes);
-    text.trim_start().starts_with('<') && text.contains("ObjectEncryption")
 }
 
 fn untouched(why: Untouched) -> Attempt {
@@ -384,6 +522,14 @@ fn former(encryption: &ServerSide) -> WriteAs {
 }
 
 fn not_the_same(key: &str) -> AwsError {
-    let message = format!("`{key}` has other bytes than before, under the ETag of this write");
+    let message = format!("`{key}` is not what this run has written");
     AwsError::new(Kind::Other, "s3:GetObject", message)
+}
+
+fn overwritten() -> AwsError {
+    AwsError::new(
+        Kind::Other,
+        "s3:UpdateObjectEncryption",
+        "the server does not know this operation and has overwritten the state with the request",
+    )
 }

@@ -75,6 +75,9 @@ pub struct Readable {
     pub tags: BTreeMap<String, String>,
     /// Its body, kept for a restore.
     pub body: Option<Body>,
+    /// Its body is that of an UpdateObjectEncryption request: a server that does not know
+    /// the operation has taken it for a PutObject.
+    pub is_update_request: bool,
 }
 
 /// A held state. It cannot be printed.
@@ -221,9 +224,12 @@ impl Found {
 
 impl Readable {
     fn new(download: Download, tags: BTreeMap<String, String>, keep: bool) -> Self {
-        let Download { seen, sha256, body } = download;
+        let Download { seen, sha256, beginning, body } = download;
         let document = body.as_ref().and_then(|held| Document::parse(&held.bytes));
-        Self { seen, sha256, document, tags, body: body.filter(|_| keep).map(Body) }
+        let text = String::from_utf8_lossy(&beginning);
+        let is_update_request = text.starts_with('<') && text.contains("<ObjectEncryption");
+        let body = body.filter(|_| keep).map(Body);
+        Self { seen, sha256, document, tags, body, is_update_request }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Bucket {
     pub lifecycle: Option<Lifecycle>,
     /// What becomes of UpdateObjectEncryption.
     pub update_encryption: UpdateEncryption,
+    /// It does as if `If-Match` and its kin were not there, as lax servers do.
+    pub ignores_conditions: bool,
     /// Oldest first.
     pub objects: BTreeMap<String, Vec<Version>>,
 }
@@ -159,6 +161,7 @@ impl Bucket {
             retention_days: None,
             lifecycle: None,
             update_encryption: UpdateEncryption::default(),
+            ignores_conditions: false,
             objects: BTreeMap::new(),
         }
     }

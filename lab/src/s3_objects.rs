@@ -11,8 +11,8 @@ use crate::buckets::{Retention, Version};
 use crate::query::percent_decoded;
 use crate::s3_checksum::{checksum, sent_checksum};
 use crate::s3_rules::{
-    Call, expected_owner, failed, header, precondition_failed, read_conditions,
-    refuse_customer_key, same_etag, sse, time, write_conditions, write_context,
+    Call, expected_owner, failed, header, precondition_failed, refuse_customer_key, same_etag, sse,
+    time, write_context,
 };
 use crate::world::{Failure, now};
 
@@ -91,7 +91,7 @@ pub(crate) fn get(call: Call<'_, GetObjectInput>) -> S3Result<GetObjectOutput> {
     let GetObjectInput { bucket, key, version_id, range, .. } = call.input;
     let version = call.find("s3:GetObject", bucket, key, version_id.as_deref())?;
     refuse_customer_key(version)?;
-    read_conditions(call.headers, version)?;
+    call.read_conditions(bucket, version)?;
     call.readable(bucket, key, version)?;
     // AWS tells the number of tags only to those who may read them.
     let tagged =
@@ -126,7 +126,7 @@ pub(crate) fn head(call: Call<'_, HeadObjectInput>) -> S3Result<HeadObjectOutput
     let HeadObjectInput { bucket, key, version_id, .. } = call.input;
     let version = call.find("s3:GetObject", bucket, key, version_id.as_deref())?;
     refuse_customer_key(version)?;
-    read_conditions(call.headers, version)?;
+    call.read_conditions(bucket, version)?;
     let mut sum = Checksum::default();
     if header(call.headers, "x-amz-checksum-mode").is_some() {
         call.readable(bucket, key, version)?;
@@ -144,7 +144,7 @@ pub(crate) fn put(mut call: Call<'_, PutObjectInput>, body: Bytes) -> S3Result<P
         call.may("s3:PutObjectTagging", bucket, Some(key))?;
     }
     call.may_name_acl(input.acl.as_ref().map(|acl| acl.as_str()), bucket, key)?;
-    write_conditions(call.headers, call.world.current(bucket, key))?;
+    call.write_conditions(bucket, key)?;
     let (retention, legal_hold) = lock_headers(&call, bucket, key)?;
     let (encryption, bucket_key) = call.write_encryption(bucket, key)?;
     let mut version = Version::new(body, encryption);
@@ -211,12 +211,13 @@ pub(crate) fn copy(mut call: Call<'_, CopyObjectInput>) -> S3Result<CopyObjectOu
         let message = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120";
         return Err(failed(Failure::new("InvalidRequest", 400, message)));
     }
+    let lax = call.world.buckets[bucket].ignores_conditions;
     if header(headers, "x-amz-copy-source-if-match")
-        .is_some_and(|wanted| !same_etag(wanted, &source.etag))
+        .is_some_and(|wanted| !lax && !same_etag(wanted, &source.etag))
     {
         return Err(precondition_failed());
     }
-    write_conditions(headers, call.world.current(bucket, key))?;
+    call.write_conditions(bucket, key)?;
     let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == "REPLACE");
     let changes = replace
         || input.server_side_encryption.is_some()
@@ -286,7 +287,7 @@ pub(crate) fn delete(call: Call<'_, DeleteObjectInput>) -> S3Result<DeleteObject
     let action = if version_id.is_some() { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
     call.may(action, bucket, Some(key))?;
     if header(call.headers, "if-match").is_some() {
-        write_conditions(call.headers, call.world.current(bucket, key))?;
+        call.write_conditions(bucket, key)?;
     }
     let Some(id) = version_id else {
         call.world.delete_object(bucket, key);

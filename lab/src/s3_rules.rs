@@ -249,38 +249,46 @@ pub(crate) fn precondition_failed() -> S3Error {
     ))
 }
 
-/// `If-Match` and `If-None-Match` of a read.
-pub(crate) fn read_conditions(headers: &HeaderMap, version: &Version) -> S3Result<()> {
-    if header(headers, "if-match").is_some_and(|wanted| !same_etag(wanted, &version.etag)) {
-        return Err(precondition_failed());
+impl<T> Call<'_, T> {
+    /// `If-Match` and `If-None-Match` of a read.
+    pub(crate) fn read_conditions(&self, bucket: &str, version: &Version) -> S3Result<()> {
+        if self.world.buckets[bucket].ignores_conditions {
+            return Ok(());
+        }
+        let headers = self.headers;
+        if header(headers, "if-match").is_some_and(|wanted| !same_etag(wanted, &version.etag)) {
+            return Err(precondition_failed());
+        }
+        if header(headers, "if-none-match").is_some_and(|known| same_etag(known, &version.etag)) {
+            return Err(failed(Failure::new("NotModified", 304, "Not Modified")));
+        }
+        Ok(())
     }
-    if header(headers, "if-none-match").is_some_and(|known| same_etag(known, &version.etag)) {
-        return Err(failed(Failure::new("NotModified", 304, "Not Modified")));
-    }
-    Ok(())
-}
 
-/// `If-Match` and `If-None-Match: *` of a write, against what is there now. AWS: a star in
-/// the first, or both, is 501; a missing object is 404.
-pub(crate) fn write_conditions(headers: &HeaderMap, current: Option<&Version>) -> S3Result<()> {
-    let (matches, none) = (header(headers, "if-match"), header(headers, "if-none-match"));
-    if matches == Some("*") || (matches.is_some() && none.is_some()) {
-        let message = "A header you provided implies functionality that is not implemented";
-        return Err(failed(Failure::new("NotImplemented", 501, message)));
-    }
-    if let Some(wanted) = matches {
-        return match current {
-            None => {
+    /// `If-Match` and `If-None-Match: *` of a write, against what is there now. AWS: a star
+    /// in the first, or both, is 501; a missing object is 404.
+    pub(crate) fn write_conditions(&self, bucket: &str, key: &str) -> S3Result<()> {
+        if self.world.buckets[bucket].ignores_conditions {
+            return Ok(());
+        }
+        let headers = self.headers;
+        let (matches, none) = (header(headers, "if-match"), header(headers, "if-none-match"));
+        if matches == Some("*") || (matches.is_some() && none.is_some()) {
+            let message = "A header you provided implies functionality that is not implemented";
+            return Err(failed(Failure::new("NotImplemented", 501, message)));
+        }
+        let current = self.world.current(bucket, key);
+        match (matches, current) {
+            (Some(_), None) => {
                 Err(failed(Failure::new("NoSuchKey", 404, "The specified key does not exist.")))
             }
-            Some(version) if same_etag(wanted, &version.etag) => Ok(()),
-            Some(_) => Err(precondition_failed()),
-        };
+            (Some(wanted), Some(version)) if !same_etag(wanted, &version.etag) => {
+                Err(precondition_failed())
+            }
+            (None, Some(_)) if none == Some("*") => Err(precondition_failed()),
+            _ => Ok(()),
+        }
     }
-    if none == Some("*") && current.is_some() {
-        return Err(precondition_failed());
-    }
-    Ok(())
 }
 
 pub(crate) fn same_etag(wanted: &str, etag: &str) -> bool {

@@ -11,6 +11,7 @@ mod s3;
 mod session;
 mod versions;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,7 +29,9 @@ use aws_smithy_types::config_bag::ConfigBag;
 pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind};
 pub use kms::{DryRun, KeyDescription, Keys};
-pub use object::{Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, WriteAs};
+pub use object::{
+    Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, Share, WriteAs,
+};
 pub use s3::Bucket;
 
 pub use session::Session;
@@ -37,8 +40,7 @@ pub use versions::OldVersion;
 use crate::inputs::Environment;
 
 /// Attempts of one call, the first one included. The SDK waits between them
-/// (exponential back-off with jitter); a conditional write that is tried again can
-/// only find its own result, which the caller then recognises.
+/// (exponential back-off with jitter). Writes that re-key are sent once: see `s3::once`.
 const ATTEMPTS: u32 = 4;
 
 /// No answer at all by then: the attempt is given up.
@@ -124,9 +126,11 @@ impl Aws {
         let given = |names: &[&str]| names.iter().any(|name| environment.get(name).is_some());
         let path_style = given(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
         // A configuration file can name another endpoint for S3 alone.
+        let usual_file = environment.get("HOME").map(|home| Path::new(home).join(".aws/config"));
         let custom_endpoint = path_style
             || config.endpoint_url().is_some()
-            || given(&["AWS_CONFIG_FILE", "AWS_PROFILE"]);
+            || given(&["AWS_CONFIG_FILE", "AWS_PROFILE"])
+            || usual_file.is_some_and(|file| file.exists());
         Ok(Self { config, requests, path_style, custom_endpoint })
     }
 
@@ -166,7 +170,8 @@ impl Aws {
             // Servers other than AWS's seldom have a host name for each bucket.
             .force_path_style(self.path_style)
             .build();
-        Bucket::new(aws_sdk_s3::Client::from_conf(config), name, owner, acl)
+        let client = aws_sdk_s3::Client::from_conf(config);
+        Bucket::new(client, name, owner, acl, self.custom_endpoint)
     }
 
     /// KMS in this configuration's region.

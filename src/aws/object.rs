@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_sdk_s3::types::ServerSideEncryption;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -51,10 +54,28 @@ pub struct Attributes {
     pub redirect: Option<String>,
     /// How many tags it has. S3 tells only those who may read them.
     pub tag_count: u32,
-    /// Object Lock: mode and end of the retention.
+    /// Object Lock: mode and end (RFC 3339) of the retention, which may be over.
     pub retention: Option<(String, String)>,
     /// Object Lock: a legal hold is on.
     pub legal_hold: bool,
+}
+
+impl Attributes {
+    /// The retention, if it lasts: mode and end. S3 refuses one that ends in the past.
+    pub(super) fn lasting_retention(&self) -> Option<(&str, DateTime)> {
+        let (mode, until) = self.retention.as_ref()?;
+        let until = DateTime::from_str(until, Format::DateTime).ok()?;
+        let now = DateTime::from(SystemTime::now());
+        (until > now).then_some((mode.as_str(), until))
+    }
+
+    /// Whether these attributes lock the object at least as those did.
+    pub fn is_locked_like(&self, before: &Self) -> bool {
+        let retained = before.lasting_retention().is_none_or(|(mode, until)| {
+            self.lasting_retention().is_some_and(|(now, end)| now == mode && end >= until)
+        });
+        retained && (self.legal_hold || !before.legal_hold)
+    }
 }
 
 /// An object as a HEAD shows it.
@@ -74,6 +95,9 @@ pub struct Seen {
     pub attributes: Attributes,
 }
 
+/// How many bytes of a body are always at hand, whatever room there is.
+pub(super) const BEGINNING: usize = 512;
+
 /// An object that was read to its end.
 #[derive(Clone)]
 pub struct Download {
@@ -81,6 +105,8 @@ pub struct Download {
     pub seen: Seen,
     /// SHA-256 of the body.
     pub sha256: [u8; 32],
+    /// Its first bytes, [`BEGINNING`] at most.
+    pub beginning: Vec<u8>,
     /// The body, where there was room to hold it.
     pub body: Option<Held>,
 }
@@ -90,48 +116,56 @@ pub struct Download {
 pub struct Held {
     /// The body.
     pub bytes: Bytes,
-    pub(super) _share: Arc<OwnedSemaphorePermit>,
+    pub(super) _share: Share,
+}
+
+/// A part of the [`Budget`], given back when the last copy is dropped.
+#[derive(Debug, Clone)]
+pub struct Share {
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// Bounds the memory that bodies take, however many objects there are.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    free: Arc<Semaphore>,
+    bytes: u64,
+}
 
 /// Whether a body is to be kept in memory while it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Hold {
     /// Only hash it.
     No,
     /// Keep it if there is room now.
     IfRoom,
-    /// Wait until there is room. Larger than the whole budget: only hash it.
-    Wait,
+    /// There is room: it was reserved before.
+    Reserved(Share),
 }
 
 impl Budget {
-    /// The bytes that all held bodies together may take.
-    pub const BYTES: u64 = 256 << 20;
     const UNIT: u64 = 1 << 10;
 
-    /// An unused budget.
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new((Self::BYTES / Self::UNIT) as usize)))
+    /// An unused budget of so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let units = usize::try_from(bytes / Self::UNIT).unwrap_or(usize::MAX);
+        Self { free: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))), bytes }
     }
 
-    pub(super) async fn share(&self, size: u64, hold: Hold) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(size.div_ceil(Self::UNIT)).ok()?;
-        match hold {
-            Hold::No => None,
-            Hold::IfRoom => self.0.clone().try_acquire_many_owned(units).ok(),
-            Hold::Wait if size > Self::BYTES => None,
-            Hold::Wait => self.0.clone().acquire_many_owned(units).await.ok(),
-        }
+    fn units(&self, size: u64) -> Option<u32> {
+        u32::try_from(size.div_ceil(Self::UNIT)).ok().filter(|_| size <= self.bytes)
     }
-}
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self::new()
+    /// Room for a body, once there is any; `None` for one that is larger than the whole
+    /// budget. Who waits here must not hold another body, or nobody gives way.
+    pub async fn reserve(&self, size: u64) -> Option<Share> {
+        let permit = self.free.clone().acquire_many_owned(self.units(size)?).await.ok()?;
+        Some(Share { _permit: Arc::new(permit) })
+    }
+
+    pub(super) fn try_reserve(&self, size: u64) -> Option<Share> {
+        let permit = self.free.clone().try_acquire_many_owned(self.units(size)?).ok()?;
+        Some(Share { _permit: Arc::new(permit) })
     }
 }
 

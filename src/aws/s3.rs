@@ -2,7 +2,6 @@
 //! its headers tell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aws_config::retry::RetryConfig;
 use aws_sdk_s3::Client;
@@ -19,7 +18,9 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::error::classify;
-use super::object::{Attributes, Budget, Copied, Download, Held, Hold, Seen, WriteAs, server_side};
+use super::object::{
+    Attributes, BEGINNING, Budget, Copied, Download, Held, Hold, Seen, Share, WriteAs, server_side,
+};
 use super::{AwsError, Kind};
 
 /// How often a body that breaks off is read again from its beginning.
@@ -34,15 +35,24 @@ pub struct Bucket {
     pub(super) name: String,
     pub(super) owner: Option<String>,
     acl: Option<ObjectCannedAcl>,
+    /// The endpoint is not AWS's own, or may not be.
+    pub(super) custom_endpoint: bool,
 }
 
 impl Bucket {
-    pub(super) fn new(client: Client, name: &str, owner: Option<&str>, acl: Option<&str>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        name: &str,
+        owner: Option<&str>,
+        acl: Option<&str>,
+        custom_endpoint: bool,
+    ) -> Self {
         Self {
             client,
             name: name.to_owned(),
             owner: owner.map(str::to_owned),
             acl: acl.map(ObjectCannedAcl::from),
+            custom_endpoint,
         }
     }
 
@@ -147,7 +157,13 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(|e| classify("s3:GetObject", &e))?;
-            match download(answer, hold, budget).await {
+            let seen = seen_by_get(&answer);
+            let share = match &hold {
+                Hold::No => None,
+                Hold::IfRoom => budget.try_reserve(seen.size),
+                Hold::Reserved(share) => Some(share.clone()),
+            };
+            match download(answer, seen, share).await {
                 Some(download) => return Ok(download),
                 None if attempt < BODY_ATTEMPTS => attempt += 1,
                 None => return Err(broken_body()),
@@ -211,9 +227,7 @@ impl Bucket {
     ) -> Result<Copied, AwsError> {
         let (encryption, kms_key) = write.headers();
         let attributes = &seen.attributes;
-        let retention = attributes.retention.as_ref();
-        let until =
-            retention.and_then(|(_, until)| DateTime::from_str(until, Format::DateTime).ok());
+        let (mode, until, hold) = lock(attributes);
         let answer = self
             .client
             .copy_object()
@@ -229,11 +243,9 @@ impl Bucket {
             .set_ssekms_key_id(kms_key)
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_website_redirect_location(attributes.redirect.clone())
-            .set_object_lock_mode(retention.map(|(mode, _)| ObjectLockMode::from(mode.as_str())))
+            .set_object_lock_mode(mode)
             .set_object_lock_retain_until_date(until)
-            .set_object_lock_legal_hold_status(
-                attributes.legal_hold.then_some(ObjectLockLegalHoldStatus::On),
-            )
+            .set_object_lock_legal_hold_status(hold)
             .set_acl(self.acl.clone())
             .customize()
             .config_override(once())
@@ -252,11 +264,12 @@ impl Bucket {
         &self,
         key: &str,
         version: &str,
-        storage_class: Option<&str>,
+        attributes: &Attributes,
         write: &WriteAs,
         if_match: &str,
     ) -> Result<Copied, AwsError> {
         let (encryption, kms_key) = write.headers();
+        let (mode, until, hold) = lock(attributes);
         let source = format!("{}?versionId={}", copy_source(&self.name, key), percent(version, ""));
         let answer = self
             .client
@@ -270,7 +283,11 @@ impl Bucket {
             .metadata_directive(MetadataDirective::Copy)
             .server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key)
-            .set_storage_class(storage_class.map(StorageClass::from))
+            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_website_redirect_location(attributes.redirect.clone())
+            .set_object_lock_mode(mode)
+            .set_object_lock_retain_until_date(until)
+            .set_object_lock_legal_hold_status(hold)
             .set_acl(self.acl.clone())
             .send()
             .await
@@ -293,6 +310,7 @@ impl Bucket {
         if_match: &str,
     ) -> Result<Copied, AwsError> {
         let (encryption, kms_key) = write.headers();
+        let (mode, until, hold) = lock(attributes);
         let header = |name| attributes.headers.get(name).cloned();
         let mut request = self
             .client
@@ -314,6 +332,9 @@ impl Bucket {
             )
             .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
             .set_website_redirect_location(attributes.redirect.clone())
+            .set_object_lock_mode(mode)
+            .set_object_lock_retain_until_date(until)
+            .set_object_lock_legal_hold_status(hold)
             .set_acl(self.acl.clone());
         for (name, value) in &attributes.metadata {
             request = request.metadata(name, value);
@@ -351,6 +372,15 @@ fn percent(text: &str, keep: &str) -> String {
         .collect()
 }
 
+/// The Object Lock headers of a write: what lasts is said again, since no copy keeps it.
+fn lock(
+    attributes: &Attributes,
+) -> (Option<ObjectLockMode>, Option<DateTime>, Option<ObjectLockLegalHoldStatus>) {
+    let (mode, until) = attributes.lasting_retention().unzip();
+    let hold = attributes.legal_hold.then_some(ObjectLockLegalHoldStatus::On);
+    (mode.map(ObjectLockMode::from), until, hold)
+}
+
 /// No attempt after the first: when the answer to a conditional copy is lost, a second one
 /// finds only that the condition no longer holds, and hides that the first was carried out.
 /// The caller looks, and decides.
@@ -367,10 +397,9 @@ fn copied(answer: &CopyObjectOutput) -> Copied {
 }
 
 /// `None` when the body breaks off, or its checksum does not fit.
-async fn download(answer: GetObjectOutput, hold: Hold, budget: &Budget) -> Option<Download> {
-    let seen = seen_by_get(&answer);
-    let share = budget.share(seen.size, hold).await;
+async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> Option<Download> {
     let mut held = share.is_some().then(BytesMut::new);
+    let mut beginning = Vec::new();
     let mut hash = Sha256::new();
     let mut length = 0;
     let mut body = answer.body;
@@ -378,6 +407,8 @@ async fn download(answer: GetObjectOutput, hold: Hold, budget: &Budget) -> Optio
         let chunk = chunk.ok()?;
         length += chunk.len() as u64;
         hash.update(&chunk);
+        let missing = BEGINNING - beginning.len();
+        beginning.extend(chunk.iter().take(missing));
         if let Some(held) = &mut held {
             held.extend_from_slice(&chunk);
         }
@@ -385,10 +416,8 @@ async fn download(answer: GetObjectOutput, hold: Hold, budget: &Budget) -> Optio
     if length != seen.size {
         return None;
     }
-    let body = held
-        .zip(share)
-        .map(|(bytes, share)| Held { bytes: bytes.freeze(), _share: Arc::new(share) });
-    Some(Download { seen, sha256: hash.finalize().into(), body })
+    let body = held.zip(share).map(|(bytes, share)| Held { bytes: bytes.freeze(), _share: share });
+    Some(Download { seen, sha256: hash.finalize().into(), beginning, body })
 }
 
 fn broken_body() -> AwsError {

@@ -60,7 +60,9 @@ impl Bucket {
     /// (S3 UpdateObjectEncryption, January 2026): ETag, date and version stay.
     ///
     /// A server that does not know the operation takes it for a PUT and overwrites the
-    /// object, so it is never sent to one that the user has not named.
+    /// object. So it is never sent to one that the user has not named, and to any that is
+    /// not AWS's own only with `If-None-Match: *`: a PUT on an object that is there then
+    /// fails, where conditions are heeded.
     ///
     /// # Errors
     /// As classified.
@@ -75,6 +77,7 @@ impl Bucket {
             .kms_key_arn(kms_key)
             .build()
             .map_err(|_| AwsError::new(Kind::Other, operation, "the request cannot be made"))?;
+        let guard = self.custom_endpoint;
         self.client
             .update_object_encryption()
             .bucket(&self.name)
@@ -83,6 +86,11 @@ impl Bucket {
             .set_expected_bucket_owner(self.owner.clone())
             .object_encryption(ObjectEncryption::Ssekms(encryption))
             .customize()
+            .mutate_request(move |request| {
+                if guard {
+                    request.headers_mut().insert("if-none-match", "*");
+                }
+            })
             .config_override(super::s3::once())
             .send()
             .await
@@ -110,7 +118,7 @@ impl Bucket {
         key: &str,
         version: &str,
     ) -> Result<(Seen, [u8; 32]), AwsError> {
-        let download = self.read(key, Some(version), None, Hold::No, &Budget::new()).await?;
+        let download = self.read(key, Some(version), None, Hold::No, &Budget::new(0)).await?;
         Ok((download.seen, download.sha256))
     }
 }

@@ -123,6 +123,8 @@ pub struct Request {
     pub summary: bool,
     /// Where the report goes; relative to the workspace.
     pub report_path: PathBuf,
+    /// Bytes that state bodies may take in memory, all together.
+    pub memory: u64,
 }
 
 impl Request {
@@ -157,6 +159,9 @@ pub struct Refused {
 
 /// Where a path for the report can be told before the rest is known to be right.
 pub const DEFAULT_REPORT: &str = "tfstate-kms-report.json";
+
+/// Memory for state bodies where `TFSTATE_KMS_MEMORY_MIB` does not say otherwise.
+const DEFAULT_MEMORY_MIB: u64 = 256;
 
 /// Resolves the inputs and their fallbacks; also returns the warnings.
 ///
@@ -243,6 +248,7 @@ impl Resolver<'_> {
             on_existing: self.choice("on-existing", raw.on_existing, OnExisting::Overwrite),
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
+            memory: self.memory(),
         };
         if request.mode == Mode::Backend && request.file_format == FileFormat::None {
             self.problem(
@@ -297,6 +303,16 @@ impl Resolver<'_> {
                 default
             }
         }
+    }
+
+    /// The bytes that state bodies may take; a variable and no input, since it is a matter
+    /// of the runner's size.
+    fn memory(&mut self) -> u64 {
+        const NAME: &str = "TFSTATE_KMS_MEMORY_MIB";
+        let Some(text) = self.environment.get(NAME) else { return DEFAULT_MEMORY_MIB << 20 };
+        let mebibytes = text.parse::<u64>().ok().filter(|n| (1..=1 << 20).contains(n));
+        self.check(NAME, text, mebibytes.is_none(), "must be a number of MiB from 1 to 1048576");
+        mebibytes.unwrap_or(DEFAULT_MEMORY_MIB) << 20
     }
 
     /// An input of which this version offers a single value.

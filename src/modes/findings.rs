@@ -6,7 +6,7 @@ use crate::gate::Gate;
 use crate::inputs::{Probe, Request};
 use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
-use crate::rekey::{Outcome, Untouched};
+use crate::rekey::{Former, Outcome, Untouched};
 use crate::report::{Action, Encryption, ObjectReport, Report, now};
 use crate::survey::{Found, Readable, State};
 
@@ -68,7 +68,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
         }
         Outcome::Vanished => {
             row.action = Action::Absent;
-            row.after = None;
+            unread(row);
             (
                 FailureReason::ConcurrentWrites,
                 format!("{name} was deleted while it was being re-keyed"),
@@ -78,27 +78,54 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
         }
         Outcome::Untouched(why) => {
             row.action = Action::Untouched;
+            if let Untouched::Unreadable(_) = why {
+                unread(row);
+            }
             untouched(&name, why, nothing_lost)
         }
         Outcome::Restored(error) => {
             row.action = Action::Restored;
             row.same_content = Some(true);
+            // The restore has made a version of its own.
+            row.version_id = None;
             (
                 FailureReason::Restored,
-                format!("{name} was re-keyed but could not be read back ({error}); it was restored and read"),
-                "This principal may encrypt under the key but not decrypt: grant kms:Decrypt on both sides \
-                 of the account border"
-                    .to_owned(),
+                format!(
+                    "{name} was re-keyed but could not be read back ({error}); it was restored and read"
+                ),
+                unreadable_remedy(error),
             )
         }
-        Outcome::Lost { error, because, former_version } => {
+        Outcome::Superseded(error, after) => {
+            read(row, after);
+            row.action = Action::Untouched;
+            (
+                FailureReason::ConcurrentWrites,
+                format!(
+                    "{name} was re-keyed but could not be read back ({error}); another writer has written a \
+                     newer state meanwhile, which is {}",
+                    plan::describe(&after.seen.server_side)
+                ),
+                unreadable_remedy(error),
+            )
+        }
+        Outcome::Lost { error, because, former } => {
             row.action = Action::Lost;
-            row.after = None;
-            let version = former_version.as_deref().map_or(
-                "The bucket keeps no versions: do not write this state until it can be read"
-                    .to_owned(),
-                |version| format!("The state as it was is the version {}", printable(version)),
-            );
+            unread(row);
+            let version = match former {
+                Former::Version(version) => {
+                    format!("The state as it was is the version {}", printable(version))
+                }
+                Former::InPlace => {
+                    "Its bytes are those of before, under the wanted key: do not write this state until it \
+                     can be read"
+                        .to_owned()
+                }
+                Former::Nowhere => {
+                    "The bucket keeps no versions: do not write this state until it can be read"
+                        .to_owned()
+                }
+            };
             (
                 FailureReason::RestoreFailed,
                 format!(
@@ -113,7 +140,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
         Outcome::Changed(after, what) => {
             read(row, after);
             row.action = Action::Rekeyed;
-            row.same_content = Some(true);
+            row.same_content = Some(false);
             (
                 FailureReason::ContentChanged,
                 format!("{name} has the same bytes, but not the same {}", what.join(", ")),
@@ -124,6 +151,30 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
     };
     row.detail = Some(message.clone());
     Some(Failure::new(reason, message, remedy))
+}
+
+/// What was read before is not what is there.
+fn unread(row: &mut ObjectReport) {
+    (row.after, row.read_at, row.version_id) = (None, None, None);
+}
+
+/// What to do about a state that was written under the key and could not be read back.
+fn unreadable_remedy(error: &AwsError) -> String {
+    match error.kind {
+        Kind::Denied => {
+            "This principal may encrypt under the key but not decrypt: grant kms:Decrypt on both sides \
+             of the account border"
+        }
+        kind if kind.is_key_problem() => "Put the key in order, then run again",
+        kind if kind.is_ambiguous() => {
+            "S3 or KMS did not answer in time; run again when they do"
+        }
+        Kind::Other if error.operation == "s3:UpdateObjectEncryption" => {
+            "Use `strategy: copy` with this server"
+        }
+        _ => "Mend what the error names, then run again",
+    }
+    .to_owned()
 }
 
 fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason, String, String) {
@@ -169,7 +220,7 @@ pub fn skipped(row: &mut ObjectReport, why: &str) {
     row.detail = Some(why.to_owned());
 }
 
-/// The checks on the states, from their rows. `deviates` says which rows are not as wanted.
+/// The checks on the states, from their rows.
 pub fn object_checks(goal: &Goal, rows: &[ObjectReport], plan: &Plan) -> Vec<Check> {
     let present: Vec<&ObjectReport> = rows.iter().filter(|r| r.action != Action::Absent).collect();
     if present.is_empty() {
@@ -217,12 +268,7 @@ pub fn object_checks(goal: &Goal, rows: &[ObjectReport], plan: &Plan) -> Vec<Che
     }
     let compared: Vec<bool> = rows.iter().filter_map(|row| row.same_content).collect();
     if !compared.is_empty() {
-        let changed = rows
-            .iter()
-            .filter(|r| {
-                r.same_content == Some(false) || (r.detail.is_some() && r.action == Action::Rekeyed)
-            })
-            .count();
+        let changed = rows.iter().filter(|r| r.same_content == Some(false)).count();
         checks.push(counted(
             CheckId::ContentUnchanged,
             compared.len(),

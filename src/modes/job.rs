@@ -6,13 +6,13 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{Run, findings};
 use crate::aws::{Bucket, Budget, OldVersion, WriteAs};
-use crate::check::{CheckId, Failure, FailureReason, Status};
+use crate::check::{CheckId, Status};
 use crate::history::History;
 use crate::plan::{self, Plan};
 use crate::preflight::Access;
-use crate::rekey::{self, Outcome};
+use crate::rekey::{Done, Outcome, Rekey};
 use crate::report::Report;
-use crate::survey::{Found, Survey};
+use crate::survey::{Found, Readable, Survey};
 
 /// Objects re-keyed at the same time.
 const PARALLEL: usize = 32;
@@ -22,10 +22,17 @@ pub(super) struct Job<'a, 'r> {
     pub run: &'a Run<'r>,
     pub bucket: &'a Bucket,
     pub budget: &'a Budget,
-    pub survey: &'a Survey,
+    pub survey: &'a mut Survey,
     pub plan: &'a Plan,
     pub access: Option<Access>,
     pub in_place: bool,
+}
+
+/// One state to be re-keyed, with what the survey read.
+struct Todo {
+    at: usize,
+    write: WriteAs,
+    before: Readable,
 }
 
 /// Whether a state has a version to fall back on.
@@ -34,36 +41,64 @@ pub(super) fn has_version(survey: &Survey, at: usize) -> bool {
 }
 
 impl Job<'_, '_> {
-    /// Returns the outcome of each state that was begun, by its place in the survey.
-    pub async fn rekey(&self) -> Vec<(usize, Option<Outcome>)> {
-        let mut todo: Vec<(usize, WriteAs)> =
-            self.plan.rekeys().map(|(at, write)| (at, write.clone())).collect();
+    /// The states to be re-keyed. Their bodies move out of the survey, so that each gives
+    /// back its share of the memory with its end; those that are held already go first,
+    /// since the others may have to wait for that.
+    fn todo(&mut self) -> Vec<Todo> {
+        let mut todo = Vec::new();
+        for (at, write) in self.plan.rekeys() {
+            // A plan re-keys readable states only.
+            let Found::Readable(found) = &mut self.survey.states[at].found else { continue };
+            let body = found.body.take();
+            let before = Readable { body, ..(**found).clone() };
+            todo.push(Todo { at, write: write.clone(), before });
+        }
+        todo.sort_by_key(|one| one.before.body.is_none());
+        todo
+    }
+
+    /// Returns what became of each state, by its place in the survey; `None`: not begun.
+    pub async fn rekey(&mut self) -> Vec<(usize, Option<Done>)> {
+        let mut todo = self.todo();
+        let only_s3 = self.access == Some(Access::OnlyS3CanTell);
+        let rekey = Rekey {
+            bucket: self.bucket,
+            budget: self.budget,
+            // A state in place has no old version: where nothing has shown that it will be
+            // readable, a run that is killed would leave it locked.
+            in_place: AtomicBool::new(self.in_place && !only_s3),
+        };
         let mut done = Vec::new();
-        if self.access == Some(Access::OnlyS3CanTell) {
-            let first = todo.iter().position(|(at, _)| has_version(self.survey, *at));
-            let Some(first) = first else { return done };
-            let (at, write) = todo.remove(first);
+        if only_s3 {
+            let Some(first) = todo.iter().position(|one| has_version(self.survey, one.at)) else {
+                return done;
+            };
+            let first = todo.remove(first);
+            if first.before.body.is_none() {
+                // It may have to wait for room, which nobody else would give back.
+                todo.iter_mut().for_each(|one| one.before.body = None);
+            }
             self.run.log.line("only S3 can tell whether the key may be used: one state goes first");
-            let outcome = self.one(at, &write).await;
-            let good = matches!(outcome, Outcome::Rekeyed(_) | Outcome::ByAnother(_));
-            done.push((at, Some(outcome)));
+            let result = self.one(&rekey, &first.write, first.at, first.before).await;
+            let good = matches!(result.outcome, Outcome::Rekeyed(_) | Outcome::ByAnother(_));
+            done.push((first.at, Some(result)));
             if !good {
-                done.extend(todo.into_iter().map(|(at, _)| (at, None)));
+                done.extend(todo.into_iter().map(|one| (one.at, None)));
                 return done;
             }
         }
         let stop = AtomicBool::new(false);
-        let stop = &stop;
+        let (stop, rekey, job) = (&stop, &rekey, &*self);
         let rest = stream::iter(todo)
-            .map(|(at, write)| async move {
-                if stop.load(Ordering::Relaxed) || self.run.cancelled.is_set() {
+            .map(|Todo { at, write, before }| async move {
+                if stop.load(Ordering::Relaxed) || job.run.cancelled.is_set() {
                     return (at, None);
                 }
-                let outcome = self.one(at, &write).await;
-                if matches!(outcome, Outcome::Restored(_) | Outcome::Lost { .. }) {
+                let done = job.one(rekey, &write, at, before).await;
+                if matches!(done.outcome, Outcome::Restored(_) | Outcome::Lost { .. }) {
                     stop.store(true, Ordering::Relaxed);
                 }
-                (at, Some(outcome))
+                (at, Some(done))
             })
             .buffer_unordered(PARALLEL)
             .collect::<Vec<_>>()
@@ -72,43 +107,34 @@ impl Job<'_, '_> {
         done
     }
 
-    async fn one(&self, at: usize, write: &WriteAs) -> Outcome {
-        let state = &self.survey.states[at];
-        let Found::Readable(before) = &state.found else {
-            // A plan re-keys readable states only.
-            return Outcome::Vanished;
-        };
-        rekey::rekey(self.bucket, self.budget, &state.key, before, write, self.in_place).await
+    async fn one(&self, rekey: &Rekey<'_>, write: &WriteAs, at: usize, before: Readable) -> Done {
+        rekey.state(&self.survey.states[at].key, before, write).await
     }
 
     /// Enters the outcomes into the report, and what they left behind into the history.
     pub fn settle(
         &self,
         report: &mut Report,
-        outcomes: &[(usize, Option<Outcome>)],
+        results: &[(usize, Option<Done>)],
         history: Option<&mut History>,
     ) {
         let mut left_behind = Vec::new();
-        for (at, outcome) in outcomes {
-            let Some(outcome) = outcome else {
-                let why = "not begun, since the run was stopped or the first state failed";
+        for (at, done) in results {
+            let Some(Done { outcome, wrote }) = done else {
+                let why = "not begun, since the run was stopped or another state failed";
                 findings::skipped(&mut report.objects[*at], why);
                 continue;
             };
+            report.changed |= wrote;
             let state = &self.survey.states[*at];
             let failure = findings::settled(&mut report.objects[*at], state, outcome);
-            if matches!(
-                outcome,
-                Outcome::Rekeyed(_)
-                    | Outcome::Changed(..)
-                    | Outcome::Restored(_)
-                    | Outcome::Lost { .. }
-            ) {
-                report.changed = true;
-            }
-            self.run.log.line(&match &failure {
-                Some(failure) => format!("{}: FAILED, {}", plan::name(state), failure.message),
-                None => format!("{}: re-keyed and read back, same content", plan::name(state)),
+            self.run.log.line(&match (&failure, outcome) {
+                (Some(failure), _) => format!("{}: FAILED, {}", plan::name(state), failure.message),
+                (None, Outcome::ByAnother(_)) => format!(
+                    "{}: another writer has written a newer state under the key; read",
+                    plan::name(state)
+                ),
+                (None, _) => format!("{}: re-keyed and read back, same content", plan::name(state)),
             });
             report.failures.extend(failure);
             if let (Outcome::Rekeyed(after), Some(seen)) = (outcome, state.found.seen()) {
@@ -128,17 +154,11 @@ impl Job<'_, '_> {
                 history.add(key, version, &seen.server_side, target);
             }
         }
+        let first = results.first().and_then(|(_, done)| done.as_ref());
         if self.access == Some(Access::OnlyS3CanTell)
-            && matches!(outcomes.first(), Some((_, Some(Outcome::Rekeyed(_)))))
+            && first.is_some_and(|done| matches!(done.outcome, Outcome::Rekeyed(_)))
         {
             shown_by_s3(report);
-        }
-        if self.run.cancelled.is_set() {
-            report.failures.push(Failure::new(
-                FailureReason::Cancelled,
-                "the run was cancelled; states that were in hand are finished, the others untouched",
-                "Run again: what is done is not done twice",
-            ));
         }
     }
 }

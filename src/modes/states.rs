@@ -50,7 +50,7 @@ impl Run<'_> {
     /// Everything that can be asked at once is asked at once.
     async fn look(&self, aws: Aws, goal: &Goal) -> Result<Looked, AwsError> {
         let request = self.request;
-        let budget = Budget::new();
+        let budget = Budget::new(request.memory);
         // Only a re-key needs the bodies later.
         let writes = matches!(request.mode, Mode::Apply | Mode::Rollback);
         let wanted = |now: &_| writes && goal.rewrite(now).is_some();
@@ -209,11 +209,21 @@ impl Run<'_> {
         let checks = findings::object_checks(goal, &report.objects, &plan);
         report.checks.extend(checks);
         if let Some(mut history) = looked.history.take() {
-            self.finish_history(report, goal, &looked, &mut history, !stop && !compares).await;
+            let proven = access == Some(Access::Proven);
+            let may_write = !stop && !compares;
+            self.finish_history(report, goal, &looked, &mut history, may_write, proven).await;
         }
-        if !stop && goal.key().is_some() && matches!(request.mode, Mode::Apply | Mode::Verify) {
+        let gated = matches!(request.mode, Mode::Apply | Mode::Verify);
+        if !stop && goal.key().is_some() && gated && !self.cancelled.is_set() {
             let gate = self.gate(report, goal, &looked.aws, &looked.bucket).await;
             self.judge_gate(report, goal, gate);
+        }
+        if self.cancelled.is_set() {
+            report.failures.push(Failure::new(
+                FailureReason::Cancelled,
+                "the run was cancelled; states that were in hand are finished, the others untouched",
+                "Run again: what is done is not done twice",
+            ));
         }
     }
 
@@ -299,9 +309,9 @@ impl Run<'_> {
             Strategy::Auto => !looked.aws.custom_endpoint(),
         };
         let Looked { bucket, budget, survey, history, .. } = looked;
-        let job = Job { run: self, bucket, budget, survey, plan, access, in_place };
-        let outcomes = job.rekey().await;
-        job.settle(report, &outcomes, history.as_mut());
+        let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place };
+        let results = job.rekey().await;
+        job.settle(report, &results, history.as_mut());
     }
 
     async fn finish_history(
@@ -311,30 +321,49 @@ impl Run<'_> {
         looked: &Looked,
         history: &mut History,
         may_write: bool,
+        proven: bool,
     ) {
         let Some(key) = goal.key() else { return };
         let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
         let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
-        if rekeys && may_write && report.failures.is_empty() && !history.exposed.is_empty() {
-            if allowed {
-                let (done, problems) = history::rekey(&looked.bucket, history, key.as_str()).await;
-                self.log.line(&format!("old versions re-keyed in place: {done}"));
-                report.changed |= done > 0;
-                if !problems.is_empty() {
-                    report.failures.push(Failure::new(
-                        FailureReason::HistoryRekey,
-                        problems.join("; "),
-                        "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
-                         kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
-                    ));
-                }
-            } else {
-                report.warnings.push(
-                    "`history: rekey` is done by S3's UpdateObjectEncryption, which a server that does not know \
-                     it takes for an overwrite; it is not sent to this endpoint unless `strategy: in-place` is set"
-                        .into(),
-                );
+        // An old version has no older one behind it: it must be certain to stay readable.
+        let readable = proven
+            || report.objects.iter().any(|row| {
+                let now = row.after.as_ref().filter(|_| row.read_at.is_some());
+                now.is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
+            });
+        let wanted = rekeys && may_write && report.failures.is_empty();
+        let blocked = if !wanted || history.exposed.is_empty() {
+            None
+        } else if !allowed {
+            Some(
+                "it is done by S3's UpdateObjectEncryption, which a server that does not know it takes for an \
+                 overwrite; it is not sent to this endpoint unless `strategy: in-place` is set",
+            )
+        } else if !readable {
+            Some("nothing has shown yet that this principal reads what is under the key")
+        } else {
+            let rekey = history::RekeyVersions {
+                bucket: &looked.bucket,
+                budget: &looked.budget,
+                kms_key: key.as_str(),
+                careful: looked.aws.custom_endpoint(),
+            };
+            let all = rekey.run(history, || self.cancelled.is_set()).await;
+            self.log.line(&format!("old versions re-keyed in place: {}", all.done));
+            report.changed |= all.wrote;
+            if !all.problems.is_empty() {
+                report.failures.push(Failure::new(
+                    FailureReason::HistoryRekey,
+                    shown(&all.problems),
+                    "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
+                     kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
+                ));
             }
+            None
+        };
+        if let Some(why) = blocked {
+            report.warnings.push(format!("`history: rekey` did nothing: {why}"));
         }
         let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
         report.exposed_versions = history.output();
@@ -401,6 +430,16 @@ impl Run<'_> {
             (false, false) => None,
         }
     }
+}
+
+/// The first of many problems, and how many more there are.
+fn shown(problems: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if problems.len() > SHOWN {
+        text.push_str(&format!("; and {} more", problems.len() - SHOWN));
+    }
+    text
 }
 
 /// The old versions of the named states, which were listed before, and of those that were

@@ -34,6 +34,7 @@ fn readable(server_side: ServerSide, size: u64) -> Found {
         document: None,
         tags: BTreeMap::new(),
         body: None,
+        is_update_request: false,
     }))
 }
 

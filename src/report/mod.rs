@@ -161,7 +161,8 @@ pub struct ObjectReport {
     pub serial: Option<u64>,
     /// Bytes.
     pub size: Option<u64>,
-    /// The bytes after a re-key are those before it; `None` where nothing was compared.
+    /// Bytes and attributes after a re-key are those before it; `None` where nothing was
+    /// compared.
     pub same_content: Option<bool>,
     /// When it was last read (RFC 3339).
     pub read_at: Option<String>,

@@ -175,7 +175,7 @@ async fn a_state_that_cannot_be_read_back_is_restored() {
     assert!(
         ran.report
             .to_string()
-            .contains("not begun, since the run was stopped or the first state failed")
+            .contains("not begun, since the run was stopped or another state failed")
     );
 }
 

@@ -14,6 +14,7 @@ mod guards;
 mod history;
 mod objects;
 mod output;
+mod perils;
 mod races;
 mod readers;
 mod round_trips;

@@ -1,0 +1,233 @@
+//! What could lose a state, lock it up or hang: servers that are not AWS, answers that are
+//! lost at the worst moment, more states than memory.
+
+use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption, World};
+
+use crate::bench::Bench;
+use crate::common::{BUCKET, KEYS, state};
+
+/// The calls that change an object's encryption in place.
+fn in_place_calls(bench: &Bench) -> usize {
+    bench.lab.log().iter().filter(|e| e.operation == "UpdateObjectEncryption").count()
+}
+
+/// A server that takes UpdateObjectEncryption for a PutObject, conditions or not.
+fn overwriting(world: &mut World) {
+    let bucket = world.bucket_mut(BUCKET);
+    bucket.update_encryption = UpdateEncryption::Overwrites;
+    bucket.ignores_conditions = true;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_heeds_conditions_never_overwrites_by_in_place() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).update_encryption = UpdateEncryption::Overwrites;
+    })
+    .await;
+    let more = [("INPUT_STRATEGY", "in-place"), ("INPUT_HISTORY", "rekey")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("history-rekey-failed");
+    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    for (at, key) in KEYS.iter().enumerate() {
+        assert_eq!(bench.body(key), state(7 + at as u64));
+        // The copy alone made a new version.
+        assert_eq!(bench.lab.world().versions(BUCKET, key).len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwritten_state_is_seen_and_restored_even_under_a_default_key() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        overwriting(world);
+        let key = world.state_key_arn().to_owned();
+        world.bucket_mut(BUCKET).default_encryption = Encryption::Kms { key };
+    })
+    .await;
+    let more = [("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("restored");
+    assert!(ran.log.contains("has overwritten the state"), "{}", ran.log);
+    for (at, key) in KEYS.iter().enumerate() {
+        assert_eq!(bench.body(key), state(7 + at as u64), "{}", ran.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_re_key_that_overwrites_the_state_is_undone_and_stops() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for serial in 8..12 {
+            world.put_object(BUCKET, KEYS[0], state(serial), Encryption::SseS3);
+        }
+        // Nothing else is left to do.
+        for key in KEYS {
+            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
+            world.put_object(BUCKET, key, state(20), kms);
+        }
+        overwriting(world);
+    })
+    .await;
+    let more = [("INPUT_STRATEGY", "in-place"), ("INPUT_HISTORY", "rekey")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("history-rekey-failed");
+    for key in KEYS {
+        assert_eq!(bench.body(key), state(20), "{key}: {}", ran.log);
+    }
+    assert_eq!(in_place_calls(&bench) + puts_without_body(&bench), 1, "{}", ran.log);
+    assert_eq!(ran.output("changed"), "true");
+}
+
+/// In that mode the lab sees PutObject calls; the one of the restore is the second.
+fn puts_without_body(bench: &Bench) -> usize {
+    let puts = bench.lab.log().iter().filter(|e| e.operation == "PutObject").count();
+    puts.saturating_sub(1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_states_than_memory_are_re_keyed_all_the_same() {
+    let big = |serial: u64| {
+        let mut text = state(serial);
+        text.resize(700 << 10, b' ');
+        text
+    };
+    let bench = Bench::with(Topology::Roles, |world| {
+        for (at, key) in KEYS.iter().enumerate() {
+            world.put_object(BUCKET, key, big(30 + at as u64), Encryption::SseS3);
+        }
+    })
+    .await;
+    let small = [("TFSTATE_KMS_MEMORY_MIB", "1")];
+    let ran = bench.run("apply", &small).await.green();
+    assert_eq!(ran.output("rekeyed"), "2");
+    for (at, key) in KEYS.iter().enumerate() {
+        assert_eq!(bench.body(key), big(30 + at as u64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_needs_the_bytes_in_memory() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        let mut text = state(30);
+        text.resize(1300 << 10, b' ');
+        world.put_object(BUCKET, KEYS[0], text, Encryption::SseS3);
+    })
+    .await;
+    let more = [("TFSTATE_KMS_MEMORY_MIB", "1"), ("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!(ran.output("rekeyed"), "2");
+    // The large one is copied: its old version is what could be put back.
+    assert_eq!(in_place_calls(&bench), 1);
+    assert_eq!(bench.encryption(KEYS[0]), Encryption::Kms { key: bench.key.clone() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_in_place_where_only_s3_can_tell() {
+    let bench = Bench::new().await;
+    bench.lab.world().require_via_service(&bench.key);
+    let more = [("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!((ran.output("rekeyed"), in_place_calls(&bench)), ("2", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_state_is_not_overwritten_on_a_server_that_ignores_conditions() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).ignores_conditions = true;
+    })
+    .await;
+    // Terraform's next serial comes between the copy and the read-back.
+    bench.before_nth("GetObject", KEYS[0], 2, |world| {
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+    });
+    let ran = bench.run("apply", &[]).await.green();
+    assert_eq!(bench.body(KEYS[0]), state(100), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_back_that_fails_for_a_while_is_no_reason_to_restore() {
+    let bench = Bench::new().await;
+    let mut matcher = Matcher::every("GetObject").key(KEYS[0]);
+    // All attempts of one call.
+    (matcher.from, matcher.count) = (2, 4);
+    bench.lab.inject(matcher, Effect::fail(503, "SlowDown"));
+    let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.green();
+    assert_eq!(ran.output("rekeyed"), "2");
+    assert!(!bench.writes().iter().any(|call| call == "PutObject"), "{:?}", bench.writes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_writers_unreadable_state_is_not_called_untouched() {
+    let bench = Bench::new().await;
+    let other = bench.lab.world().add_key_like(&bench.key);
+    bench.lab.world().drop_from_key_policy(&other, "kms:Decrypt");
+    let under = Encryption::Kms { key: other };
+    bench.before_nth("GetObject", KEYS[0], 2, move |world| {
+        world.put_object(BUCKET, KEYS[0], state(100), under.clone());
+    });
+    let ran = bench.run("apply", &[]).await.red("restore-failed");
+    assert_eq!(bench.body(KEYS[0]), state(100));
+    assert_eq!(ran.output("changed"), "true");
+    assert!(!ran.log.contains("has not changed it"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_has_ended_is_not_asked_for_again() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).retention_days = Some(1);
+        world.with_object(BUCKET, KEYS[0], |object| {
+            object.retention = Some(Retention { mode: "COMPLIANCE".into(), until: 1_000_000_000 });
+        });
+        world.with_object(BUCKET, KEYS[1], |object| {
+            object.retention = Some(Retention { mode: "GOVERNANCE".into(), until: 4_000_000_000 });
+            object.legal_hold = true;
+        });
+    })
+    .await;
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    let world = bench.lab.world();
+    let kept = world.current(BUCKET, KEYS[1]).unwrap();
+    assert_eq!(kept.retention.as_ref().map(|lock| lock.until), Some(4_000_000_000));
+    assert!(kept.legal_hold);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_endpoint_in_the_usual_configuration_file_is_taken_for_one() {
+    let bench = Bench::with(Topology::Roles, overwriting).await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let endpoint = bench.lab.endpoint();
+    let text =
+        format!("[default]\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = {endpoint}\n");
+    std::fs::write(home.path().join(".aws/config"), text).unwrap();
+    // S3 is named in the file alone; the others by their own variables.
+    let mut variables = bench.variables("admin", "apply", &bench.key, &[]);
+    variables.retain(|(name, _)| name != "AWS_ENDPOINT_URL" && name != "AWS_ENDPOINT_URL_S3");
+    for service in ["KMS", "STS", "IAM"] {
+        variables.push((format!("AWS_ENDPOINT_URL_{service}"), endpoint.clone()));
+    }
+    variables.push(("HOME".into(), home.path().display().to_string()));
+    let _ = tokio::task::block_in_place(|| bench.workspace.run(&variables));
+    for (at, key) in KEYS.iter().enumerate() {
+        assert_eq!(bench.body(key), state(7 + at as u64));
+    }
+    assert_eq!(in_place_calls(&bench), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_says_so_though_nothing_was_to_be_done() {
+    let bench = Bench::new().await;
+    let _ = bench.run("apply", &[]).await.green();
+    bench.lab.clear_log();
+    bench.lab.set_latency(std::time::Duration::from_millis(500));
+    let variables = bench.variables("deploy", "apply", &bench.key, &[]);
+    let ran = tokio::task::block_in_place(|| {
+        let child = bench.workspace.start(&variables);
+        while bench.lab.log().is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success()
+        );
+        bench.workspace.finish(child, &variables)
+    });
+    let ran = ran.red("cancelled");
+    assert!(!bench.lab.log().iter().any(|e| e.operation.starts_with("AssumeRole")), "{}", ran.log);
+}

@@ -5,6 +5,7 @@ use crate::check::{Check, CheckId, Status};
 use crate::names::{KeyArn, LOCK_SUFFIX, printable};
 use crate::plan::Goal;
 use crate::policies::Policy;
+use crate::principal::Principal;
 
 /// What the checks are about.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Subject<'a> {
     pub across_accounts: bool,
     /// States were seen with version ids.
     pub version_ids: bool,
+    /// Who writes, where that is known.
+    pub writer: Option<&'a Principal>,
 }
 
 /// The checks on the bucket's settings. A setting that may not be read is `unknown`, with
@@ -131,7 +134,7 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
         keys.extend(subject.locks.then(|| format!("{state}{LOCK_SUFFIX}")));
         for key in keys {
             let resource = format!("arn:{partition}:s3:::{}/{key}", subject.bucket);
-            for hit in policy.denies_write(&resource, &sent) {
+            for hit in policy.denies_write(&resource, &sent, subject.writer) {
                 match hit {
                     Ok(statement) => {
                         denied.push(format!("{} refuses {key}", printable(&statement)))
@@ -141,7 +144,13 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
             }
         }
     }
+    unclear.sort();
     unclear.dedup();
+    let count = denied.len();
+    denied.truncate(10);
+    if count > denied.len() {
+        denied.push(format!("and {} more", count - denied.len()));
+    }
     if !denied.is_empty() {
         return Check::new(id, Status::Fail, denied.join("; ")).remedy(
             "Change the named statement of the bucket policy: it denies a write with the encryption that \
@@ -153,7 +162,9 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
         return Check::new(
             id,
             Status::Unknown,
-            format!("conditions that are not understood: {which}"),
+            format!(
+                "statements that may refuse it, by conditions or principals that are not followed: {which}"
+            ),
         );
     }
     Check::new(id, Status::Pass, "no statement refuses what is written")

@@ -16,25 +16,54 @@ pub fn write(workspace: &Path, relative: &Path, content: &[u8]) -> io::Result<()
     let path = workspace.join(relative);
     let folder = path.parent().unwrap_or(workspace);
     if !folder.canonicalize()?.starts_with(workspace.canonicalize()?) {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the folder is a symbolic link that leads out of the workspace",
-        ));
+        return Err(leads_out());
     }
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644))?;
-    let (owner, own) = (fs::metadata(workspace)?, file.as_file().metadata()?);
-    if (owner.uid(), owner.gid()) != (own.uid(), own.gid()) {
-        // Only root may give files away; for anyone else the file is theirs already.
-        match std::os::unix::fs::chown(file.path(), Some(owner.uid()), Some(owner.gid())) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
-        }
-    }
+    give_to_owner(workspace, file.path())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// The same, with the folders on the way to it: each is the workspace owner's, too, and
+/// none is made through a symbolic link that leads out.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_below(workspace: &Path, relative: &Path, content: &[u8]) -> io::Result<()> {
+    let root = workspace.canonicalize()?;
+    let mut folder = root.clone();
+    for part in relative.parent().into_iter().flat_map(Path::components) {
+        folder.push(part);
+        match fs::create_dir(&folder) {
+            Ok(()) => give_to_owner(workspace, &folder)?,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        if !folder.canonicalize()?.starts_with(&root) {
+            return Err(leads_out());
+        }
+    }
+    write(workspace, relative, content)
+}
+
+fn leads_out() -> io::Error {
+    let why = "the folder is a symbolic link that leads out of the workspace";
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+fn give_to_owner(workspace: &Path, path: &Path) -> io::Result<()> {
+    let (owner, own) = (fs::metadata(workspace)?, fs::metadata(path)?);
+    if (owner.uid(), owner.gid()) == (own.uid(), own.gid()) {
+        return Ok(());
+    }
+    // Only root may give files away; for anyone else the file is theirs already.
+    match std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a file that may not be there.
@@ -71,6 +100,16 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), inside.path().join("infra")).unwrap();
         let error = write(inside.path(), Path::new("infra/backend.tf"), b"x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn folders_are_made_on_the_way_but_not_through_a_link() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_below(inside.path(), Path::new("a/b/report.json"), b"x").unwrap();
+        assert_eq!(fs::read(inside.path().join("a/b/report.json")).unwrap(), b"x");
+        std::os::unix::fs::symlink(outside.path(), inside.path().join("out")).unwrap();
+        write_below(inside.path(), Path::new("out/b/report.json"), b"x").unwrap_err();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 

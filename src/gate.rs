@@ -4,10 +4,13 @@
 //! is made, and asked to read. [`verdict`] is pure and says `holds` only with all three
 //! observations at hand.
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{Aws, AwsError, Bucket, Kind, Session};
-use crate::inputs::Environment;
+use crate::aws::{Aws, AwsError, Bucket, Caller, Kind, Session};
+use crate::inputs::{Environment, Probe};
+
+/// States tried at the same time.
+const PARALLEL: usize = 64;
 
 /// How a session with less power is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,14 +147,15 @@ pub fn session_policy(partition: &str, bucket: &str, states: &[String]) -> Strin
     if exact.len() <= LIMIT { exact } else { policy(vec![arn("*")]) }
 }
 
-/// The ways that are open to this principal, best first. `named` is the input `probe`,
-/// `None` for `auto`.
+/// The way that the input names, or the best that is open to this principal.
+///
+/// # Errors
+/// Why there is none, and what to set.
 pub fn way(
-    named: Option<&str>,
+    probe: Probe,
     probe_role: Option<&str>,
     environment: &Environment,
-    caller_arn: Option<&str>,
-    deploy_principals: &[String],
+    caller: Option<&Caller>,
     long_term_keys: bool,
 ) -> Result<Way, String> {
     let oidc = environment.get("ACTIONS_ID_TOKEN_REQUEST_URL").is_some();
@@ -161,22 +165,21 @@ pub fn way(
                 "there is no OIDC token: the job needs `permissions: id-token: write`".to_owned()
             );
         }
-        let own = caller_arn.map(crate::grants::principal).filter(|arn| arn.contains(":role/"));
-        let given = environment.get("AWS_ROLE_ARN").map(str::to_owned).or_else(|| {
-            let name = own.as_deref()?.rsplit('/').next()?.to_owned();
-            deploy_principals.iter().find(|arn| arn.rsplit('/').next() == Some(&name)).cloned()
-        });
-        match (given, own) {
-            (Some(role), _) => Ok(Way::WebIdentity { role, guessed: false }),
-            (None, Some(role)) => Ok(Way::WebIdentity { role, guessed: true }),
+        let own = caller.map(|caller| &caller.principal).filter(|own| own.session.is_some());
+        // With roles in a chain, the token is for the first one.
+        match (environment.get("AWS_ROLE_ARN"), own) {
+            (Some(role), _) => Ok(Way::WebIdentity { role: role.to_owned(), guessed: false }),
+            (None, Some(own)) => {
+                Ok(Way::WebIdentity { role: own.arn.clone(), guessed: own.guessed })
+            }
             (None, None) => {
                 Err("the credentials are not a role's, so there is no role to assume again"
                     .to_owned())
             }
         }
     };
-    let federation = || match (long_term_keys, caller_arn) {
-        (true, Some(arn)) if arn.contains(":user/") => Ok(Way::Federation),
+    let federation = || match (long_term_keys, caller) {
+        (true, Some(caller)) if caller.arn.contains(":user/") => Ok(Way::Federation),
         _ => Err("GetFederationToken takes an IAM user's long-term keys only".to_owned()),
     };
     let role = || {
@@ -184,11 +187,12 @@ pub fn way(
             .map(|arn| Way::Role(arn.to_owned()))
             .ok_or("`probe-role-arn` is not given".to_owned())
     };
-    match named {
-        Some("role") => role(),
-        Some("web-identity") => web_identity(),
-        Some("federation") => federation(),
-        _ => role().or_else(|_| web_identity()).or_else(|no_token| {
+    match probe {
+        Probe::Role => role(),
+        Probe::WebIdentity => web_identity(),
+        Probe::Federation => federation(),
+        Probe::Off => Err("`probe` is `off`".to_owned()),
+        Probe::Auto => role().or_else(|_| web_identity()).or_else(|no_token| {
             federation()
                 .map_err(|no_keys| format!("{no_token}; {no_keys}; `probe-role-arn` is not given"))
         }),
@@ -232,16 +236,15 @@ pub async fn session(
 
 /// Tries every state.
 pub async fn observe(probe: &Bucket, states: &[(String, bool)]) -> Vec<Observations> {
-    join_all(states.iter().map(|(state, full_get)| async move {
-        let (head, get) = tokio::join!(probe.head(state), probe.try_get(state));
-        Observations {
-            state: state.clone(),
-            full_get: *full_get,
-            probe_head: Answer::of(head),
-            probe_get: Answer::of(get),
-        }
-    }))
-    .await
+    stream::iter(states.to_vec())
+        .map(|(state, full_get)| async move {
+            let (head, get) = tokio::join!(probe.head(&state), probe.try_get(&state));
+            let (probe_head, probe_get) = (Answer::of(head), Answer::of(get));
+            Observations { state, full_get, probe_head, probe_get }
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await
 }
 
 #[cfg(test)]
@@ -284,23 +287,29 @@ mod tests {
 
     #[test]
     fn the_way_is_the_best_that_there_is() {
-        let session = Some("arn:aws:sts::222222222222:assumed-role/cicd/run");
-        let user = Some("arn:aws:iam::222222222222:user/terraform");
+        let caller = |arn: &str, known: &[&str]| {
+            let known: Vec<String> = known.iter().map(|arn| (*arn).to_owned()).collect();
+            let account = "222222222222";
+            let principal = crate::principal::Principal::of_caller(arn, account, &known);
+            Caller { arn: arn.into(), account: account.into(), principal }
+        };
+        let (cicd, pathed) =
+            ("arn:aws:iam::222222222222:role/cicd", "arn:aws:iam::222222222222:role/ci/cicd");
+        let session_arn = "arn:aws:sts::222222222222:assumed-role/cicd/run";
+        let (session, told) = (caller(session_arn, &[]), caller(session_arn, &[pathed]));
+        let user = caller("arn:aws:iam::222222222222:user/terraform", &[]);
         let oidc = Environment::from([("ACTIONS_ID_TOKEN_REQUEST_URL", "http://x")]);
         let none = Environment::default();
-        let pathed = ["arn:aws:iam::222222222222:role/ci/cicd".to_owned()];
         let role = |arn: &str, guessed| Ok(Way::WebIdentity { role: arn.into(), guessed });
-        assert_eq!(way(None, Some("r"), &oidc, session, &[], false), Ok(Way::Role("r".into())));
-        assert_eq!(
-            way(None, None, &oidc, session, &[], false),
-            role("arn:aws:iam::222222222222:role/cicd", true)
-        );
-        assert_eq!(way(None, None, &oidc, session, &pathed, false), role(&pathed[0], false));
-        assert_eq!(way(None, None, &none, user, &[], true), Ok(Way::Federation));
-        assert!(
-            way(None, None, &none, session, &[], false).unwrap_err().contains("id-token: write")
-        );
-        assert!(way(Some("role"), None, &oidc, session, &[], false).is_err());
-        assert!(way(Some("federation"), None, &oidc, session, &[], false).is_err());
+        let auto =
+            |role, environment, who, keys| way(Probe::Auto, role, environment, Some(who), keys);
+        assert_eq!(auto(Some("r"), &oidc, &session, false), Ok(Way::Role("r".into())));
+        assert_eq!(auto(None, &oidc, &session, false), role(cicd, true));
+        assert_eq!(auto(None, &oidc, &told, false), role(pathed, false));
+        assert_eq!(auto(None, &none, &user, true), Ok(Way::Federation));
+        assert!(auto(None, &none, &session, false).unwrap_err().contains("id-token: write"));
+        for named in [Probe::Role, Probe::Federation] {
+            assert!(way(named, None, &oidc, Some(&session), false).is_err());
+        }
     }
 }

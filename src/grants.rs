@@ -54,17 +54,20 @@ pub fn iam_policy_statement(key: &KeyArn) -> Value {
 }
 
 /// The statements for the key policy with S3 as the only way to the key, and only for
-/// these states; DescribeKey stays a direct call.
+/// these states; DescribeKey stays a direct call. More states than a policy has room for
+/// become the bucket.
 pub fn hardened_statements(
     principal: &str,
     key: &KeyArn,
     bucket: &str,
     states: &[String],
 ) -> Value {
-    let arns: Vec<String> = states
-        .iter()
-        .map(|state| format!("arn:{}:s3:::{bucket}/{state}*", key.partition()))
-        .collect();
+    const NAMED: usize = 20;
+    let arn = |state: &str| format!("arn:{}:s3:::{bucket}/{state}*", key.partition());
+    let arns: Vec<String> = match states {
+        few if few.len() <= NAMED => few.iter().map(|state| arn(state)).collect(),
+        _ => vec![arn("")],
+    };
     let host = match key.partition() {
         "aws-cn" => "amazonaws.com.cn",
         _ => "amazonaws.com",
@@ -96,14 +99,21 @@ pub fn hardened_statements(
 pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String {
     let principal = named(caller);
     let account = caller.map_or("its own account", |caller| caller.account.as_str());
-    texts(
+    let mut text = texts(
         &principal,
         account,
         key,
         sides,
         &key_policy_statement(&principal),
         &iam_policy_statement(key),
-    )
+    );
+    if caller.is_some_and(|caller| caller.principal.guessed) {
+        text.push_str(
+            "\nIf the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
+             or AWS_ROLE_ARN tells this action)",
+        );
+    }
+    text
 }
 
 /// The same for a role that only reads.
@@ -149,15 +159,7 @@ fn texts(
 
 /// The caller as policies name it.
 pub fn named(caller: Option<&Caller>) -> String {
-    caller.map_or("<DEPLOY_PRINCIPAL_ARN>".to_owned(), |caller| principal(&caller.arn))
-}
-
-/// The principal that policies name: an assumed role's session ARN has lost the role's
-/// path, so a role with a path has to be corrected by hand.
-pub fn principal(arn: &str) -> String {
-    let Some((head, session)) = arn.split_once(":assumed-role/") else { return arn.to_owned() };
-    let role = session.split('/').next().unwrap_or(session);
-    format!("{}:role/{role}", head.replacen(":sts:", ":iam:", 1))
+    caller.map_or("<DEPLOY_PRINCIPAL_ARN>".to_owned(), |caller| caller.principal.arn.clone())
 }
 
 #[cfg(test)]
@@ -165,16 +167,6 @@ mod tests {
     use super::*;
 
     const KEY: &str = "arn:aws:kms:us-east-1:111111111111:key/5c0ffee1-2222-4333-8444-555555555555";
-
-    #[test]
-    fn sessions_become_their_role() {
-        assert_eq!(
-            principal("arn:aws:sts::222222222222:assumed-role/cicd/run-1"),
-            "arn:aws:iam::222222222222:role/cicd"
-        );
-        let user = "arn:aws:iam::222222222222:user/terraform";
-        assert_eq!(principal(user), user);
-    }
 
     #[test]
     fn only_what_may_be_missing_is_printed() {
@@ -195,5 +187,8 @@ mod tests {
         let text = hardened_statements("p", &key, "b", &["production".into()]).to_string();
         assert!(text.contains("s3.us-east-1.amazonaws.com"));
         assert!(text.contains("arn:aws:s3:::b/production*"));
+        let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
+        let text = hardened_statements("p", &key, "b", &many).to_string();
+        assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");
     }
 }

@@ -142,6 +142,9 @@ impl Layout {
     /// Drops repetitions and refuses what would make two modules share a state.
     fn checked(mut self) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
+        if self.keys().next().is_none() && self.prefixes.is_empty() {
+            problems.push("`modules` and `state-keys` together name no state".to_owned());
+        }
         for (at, state) in self.modules.iter().enumerate() {
             if let Some(problem) = object_key_problem(&state.key) {
                 problems.push(format!("key `{}`: {problem}", printable(&state.key)));

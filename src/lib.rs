@@ -22,6 +22,7 @@ pub mod names;
 pub mod plan;
 pub mod policies;
 pub mod preflight;
+pub mod principal;
 pub mod readers;
 pub mod rekey;
 pub mod report;
@@ -110,9 +111,11 @@ fn announcement(request: &Request) -> String {
 async fn refusals(environment: &Environment, refused: Refused) -> Vec<Failure> {
     let mut stands_for = None;
     if let Some(name) = &refused.key_to_look_up {
-        let region = ["INPUT_REGION", "TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"]
-            .iter()
-            .find_map(|name| environment.get(name))
+        let variables = ["INPUT_REGION", "TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"];
+        // An alias by its ARN says itself where it is.
+        let own = name.strip_prefix("arn:").and_then(|rest| rest.split(':').nth(2));
+        let region = own
+            .or_else(|| variables.iter().find_map(|name| environment.get(name)))
             .filter(|region| names::is_region(region));
         if let Some(region) = region {
             let look_up = async {
@@ -155,11 +158,8 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
             &format!("{what} could not be written: {error}"),
         );
     };
-    if let Some(folder) = path.parent() {
-        // Where it cannot be made, the write says why.
-        let _ = std::fs::create_dir_all(runner.workspace.join(folder));
-    }
-    if let Err(error) = files::write(&runner.workspace, path, report.json().as_bytes()) {
+    let json = report.json();
+    if let Err(error) = files::write_below(&runner.workspace, path, json.as_bytes()) {
         complain(&shown, error);
     }
     if let Some(output) = &runner.output

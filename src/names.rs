@@ -52,13 +52,6 @@ pub enum KeyArnError {
     },
 }
 
-impl KeyArnError {
-    /// Whether KMS could say which key the text stands for.
-    pub fn can_be_looked_up(&self) -> bool {
-        matches!(self, Self::Alias(_) | Self::BareId(_))
-    }
-}
-
 impl KeyArn {
     /// Reads a key ARN of any partition, with a UUID or a multi-Region (`mrk-`) id.
     ///

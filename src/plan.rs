@@ -51,6 +51,9 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+const MISSING: &str = "Check `environment`, `modules`, `bucket` and `state-keys`; to allow a state that is \
+                       not there yet, leave `require-state` out";
+
 /// S3's limit for a copy in one request: 5 GiB, which the API documents as «5 GB».
 pub const COPY_LIMIT: u64 = 5 << 30;
 
@@ -94,6 +97,13 @@ pub fn plan(goal: &Goal, survey: &Survey, allow: Allowances) -> Plan {
     for state in &survey.states {
         let step = plan.step(goal, survey, state, allow);
         plan.steps.push(step);
+    }
+    for prefix in survey.empty_prefixes.iter().filter(|_| allow.require_state) {
+        plan.refusals.push(Failure::new(
+            FailureReason::StateMissing,
+            format!("there is no state below `{prefix}`"),
+            MISSING,
+        ));
     }
     let present = survey.states.iter().filter(|s| !matches!(s.found, Found::Absent { .. })).count();
     if present == 0 && *goal == Goal::Unset {
@@ -139,8 +149,7 @@ impl Plan {
                     return self.refuse(
                         FailureReason::StateMissing,
                         format!("{name} {what}"),
-                        "Check `environment`, `modules`, `bucket` and `state-keys`; to allow a \
-                         state that is not there yet, leave `require-state` out",
+                        MISSING,
                     );
                 }
                 if *deleted {

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::names::KeyArn;
+use crate::principal::{Named, Principal, account_of};
 
 /// How far a policy lets a principal go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,26 +51,24 @@ impl Policy {
 
     /// What a key policy says to a principal on its own side. Within the key's account the
     /// principal's own policies may decide, where the key policy leaves it to the account.
-    pub fn reach(&self, action: &str, principal: &str, account: &str) -> Reach {
+    pub fn reach(&self, action: &str, who: &Principal) -> Reach {
         let mut reach = Reach::Not;
+        let mut doubt = false;
         for statement in &self.0 {
-            if !covers(statement, action) || !names(statement, principal, account) {
+            let named = names(statement, who);
+            if !covers(statement, action) || named == Named::No {
                 continue;
             }
-            let conditional = statement.get("Condition").is_some();
-            match (statement["Effect"].as_str(), conditional) {
-                (Some("Deny"), false) => return Reach::Not,
-                (Some("Allow"), false) => reach = Reach::Allowed,
-                (Some("Allow"), true) if reach == Reach::Not => reach = Reach::Perhaps,
+            let certain = statement.get("Condition").is_none() && named == Named::Yes;
+            match (statement["Effect"].as_str(), certain) {
+                (Some("Deny"), true) => return Reach::Not,
+                (Some("Deny"), false) => doubt = true,
+                (Some("Allow"), true) => reach = Reach::Allowed,
+                (Some("Allow"), false) if reach == Reach::Not => reach = Reach::Perhaps,
                 _ => {}
             }
         }
-        reach
-    }
-
-    /// Whether a statement for this principal holds for one service's use only.
-    pub fn has_via_service(&self) -> bool {
-        self.0.iter().any(|statement| statement["Condition"].to_string().contains("kms:ViaService"))
+        if doubt && reach == Reach::Allowed { Reach::Perhaps } else { reach }
     }
 
     /// Who may decrypt beside those who should.
@@ -78,6 +77,9 @@ impl Policy {
         for statement in &self.0 {
             if statement["Effect"] != "Allow" || !covers(statement, "kms:Decrypt") {
                 continue;
+            }
+            if statement.get("NotPrincipal").is_some() {
+                width.everyone_if = true;
             }
             for principal in principals(statement) {
                 let account = account_of(&principal);
@@ -98,26 +100,36 @@ impl Policy {
         width
     }
 
-    /// The denials of a bucket policy that would hit a write with these headers. `Err`: a
-    /// denial whose conditions are not understood.
+    /// The denials of a bucket policy that would hit a write with these headers by this
+    /// principal. `Err`: a denial of which that is not clear.
     pub fn denies_write(
         &self,
         resource: &str,
         headers: &[(&str, &str)],
+        who: Option<&Principal>,
     ) -> Vec<Result<String, String>> {
         let mut hits = Vec::new();
         for statement in &self.0 {
-            let concerned = statement["Effect"] == "Deny"
-                && covers(statement, "s3:PutObject")
-                && texts(&statement["Resource"]).any(|pattern| like(pattern, resource));
-            if !concerned {
+            let hit = |patterns: &Value| texts(patterns).any(|pattern| like(pattern, resource));
+            let meant = match statement.get("NotResource") {
+                Some(not) => !hit(not),
+                None => hit(&statement["Resource"]),
+            };
+            let concerned =
+                statement["Effect"] == "Deny" && covers(statement, "s3:PutObject") && meant;
+            let named = match who {
+                Some(who) => names(statement, who),
+                None if principals(statement).iter().any(|entry| entry == "*") => Named::Yes,
+                None => Named::Perhaps,
+            };
+            if !concerned || named == Named::No {
                 continue;
             }
             let id = statement["Sid"].as_str().unwrap_or("(without Sid)").to_owned();
-            match conditions_hold(&statement["Condition"], headers) {
-                Some(true) => hits.push(Ok(id)),
-                Some(false) => {}
-                None => hits.push(Err(id)),
+            match (conditions_hold(&statement["Condition"], headers), named) {
+                (Some(true), Named::Yes) => hits.push(Ok(id)),
+                (Some(false), _) => {}
+                _ => hits.push(Err(id)),
             }
         }
         hits
@@ -149,18 +161,19 @@ fn principals(statement: &Value) -> Vec<String> {
     }
 }
 
-/// The account of a principal that stands for a whole account.
-fn account_of(principal: &str) -> Option<&str> {
-    if crate::names::is_account(principal) {
-        return Some(principal);
+/// Whether a statement means this principal. `NotPrincipal` is not followed: it excepts
+/// sessions and accounts by rules of their own.
+fn names(statement: &Value, who: &Principal) -> Named {
+    if statement.get("NotPrincipal").is_some() {
+        return Named::Perhaps;
     }
-    principal.strip_suffix(":root")?.rsplit(':').next()
-}
-
-fn names(statement: &Value, principal: &str, account: &str) -> bool {
-    principals(statement)
-        .iter()
-        .any(|named| named == "*" || named == principal || account_of(named) == Some(account))
+    let entries = principals(statement);
+    let named = |wanted| entries.iter().any(|entry| who.named_by(entry) == wanted);
+    match (named(Named::Yes), named(Named::Perhaps)) {
+        (true, _) => Named::Yes,
+        (false, true) => Named::Perhaps,
+        (false, false) => Named::No,
+    }
 }
 
 /// Whether all conditions hold for a write with these headers; `None`: not understood.

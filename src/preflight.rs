@@ -2,13 +2,17 @@
 //!
 //! [`Evidence::gather`] only asks; [`judge`] is pure.
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt};
 
 use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants;
 use crate::names::KeyArn;
 use crate::policies::{Policy, Reach};
+
+/// States tried at the same time.
+const PARALLEL: usize = 64;
 
 /// What was asked, and the answers.
 #[derive(Debug)]
@@ -80,6 +84,7 @@ impl Evidence {
         keys: Option<&Keys>,
         target: Option<&KeyArn>,
         states: &[String],
+        known: &[String],
     ) -> Self {
         let about_key = async {
             let (some_keys, some_target) = keys.zip(target)?;
@@ -101,7 +106,7 @@ impl Evidence {
                 uses,
             })
         };
-        let (caller, key) = join(aws.caller(), about_key).await;
+        let (caller, key) = join(aws.caller(known), about_key).await;
         Self { caller, key }
     }
 
@@ -115,14 +120,17 @@ impl Evidence {
     ) -> Vec<Use> {
         let Some((keys, target)) = keys.zip(target) else { return Vec::new() };
         let id = target.as_str();
-        join_all(states.iter().map(|state| async move {
-            let context = context(target, bucket, Some(state).filter(|_| !bucket_key));
-            let (generate, decrypt) =
-                join(keys.may_generate_data_key(id, &context), keys.may_decrypt(id, &context))
-                    .await;
-            Use { state: state.clone(), generate, decrypt }
-        }))
-        .await
+        stream::iter(states.to_vec())
+            .map(|state| async move {
+                let context = context(target, bucket, Some(&state).filter(|_| !bucket_key));
+                let (generate, decrypt) =
+                    join(keys.may_generate_data_key(id, &context), keys.may_decrypt(id, &context))
+                        .await;
+                Use { state, generate, decrypt }
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await
     }
 
     /// Asks IAM about the principal's own policies, where a dry run was refused.
@@ -130,12 +138,18 @@ impl Evidence {
         let (Some(key), Some(target), Ok(caller)) = (&mut self.key, target, &self.caller) else {
             return;
         };
-        if access(key) == Access::Proven && key.encrypt.is_allowed() {
+        if access(key) == Some(Access::Proven) && key.encrypt.is_allowed() {
             return;
         }
-        let principal = grants::principal(&caller.arn);
-        let asked = aws.not_allowed_by_iam(&principal, &NEEDED, target.as_str()).await;
+        let principal = &caller.principal.arn;
+        let asked = aws.not_allowed_by_iam(principal, &NEEDED, target.as_str()).await;
         key.not_allowed_by_iam = Some(asked);
+    }
+
+    /// Whether the direct calls of this principal were all allowed: then the key policy asks
+    /// for no kms:ViaService of it.
+    pub fn is_direct(&self) -> bool {
+        self.key.as_ref().and_then(access) == Some(Access::Proven)
     }
 
     /// The key policy, where it may be read.
@@ -184,14 +198,13 @@ impl Judgement {
         self.checks.push(Check { id, title: id.title(), status, evidence, remedy });
     }
 
-    fn refuse_key(&mut self, reason: FailureReason, evidence: String, remedy: String) {
+    fn refuse_key(&mut self, evidence: String, remedy: String) {
         self.push(CheckId::KeyUsable, Status::Fail, evidence.clone(), Some(remedy.clone()));
-        self.refusals.push(Failure::new(reason, evidence, remedy));
+        self.refusals.push(Failure::new(FailureReason::KeyUnusable, evidence, remedy));
     }
 
     /// Whether the key is of the kind and in the state that S3 needs.
     fn key_usable(&mut self, target: &KeyArn, key: &KeyEvidence) -> bool {
-        let unusable = FailureReason::KeyUnusable;
         let problem = match &key.description {
             Ok(description) => unfit(target, description),
             Err(error) if error.kind == Kind::KeyNotFound => Some((
@@ -216,7 +229,7 @@ impl Judgement {
         };
         match problem {
             Some((evidence, remedy)) => {
-                self.refuse_key(unusable, evidence, remedy);
+                self.refuse_key(evidence, remedy);
                 false
             }
             None => {
@@ -253,8 +266,8 @@ impl Judgement {
         usable: bool,
         bucket: &str,
     ) {
-        let access = access(key);
-        self.access = Some(access);
+        let found = access(key);
+        self.access = found;
         if !usable {
             for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
                 self.push(
@@ -266,6 +279,12 @@ impl Judgement {
             }
             return;
         }
+        let Some(access) = found else {
+            for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
+                self.push(id, Status::Unknown, "there is no state to try it on".into(), None);
+            }
+            return;
+        };
         let trial = trial(key);
         if access == Access::Proven {
             for id in [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy] {
@@ -319,21 +338,24 @@ impl Judgement {
 /// names one. Also says, for each side, what the evidence is.
 fn sides(caller: Option<&Caller>, key: &KeyEvidence) -> (grants::Sides, [String; 2]) {
     let policy = key.policy.as_ref().ok().and_then(|text| Policy::parse(text));
-    let reach = policy.zip(caller).map(|(policy, caller)| {
-        let principal = grants::principal(&caller.arn);
-        NEEDED.map(|action| policy.reach(action, &principal, &caller.account))
-    });
+    let reach = policy
+        .zip(caller)
+        .map(|(policy, caller)| NEEDED.map(|action| policy.reach(action, &caller.principal)));
     let (key_policy, of_key) = match reach {
         Some(reach) if reach.contains(&Reach::Not) => (Some(false), "the key policy has been read"),
         Some(reach) if reach.contains(&Reach::Perhaps) => {
-            (None, "the key policy allows it under conditions")
+            (None, "the key policy allows it under conditions, or to a role that may be this one")
         }
         Some(_) => (Some(true), "the key policy has been read"),
         None => (None, "the key policy may not be read here"),
     };
     let (iam, of_iam) = match &key.not_allowed_by_iam {
         Some(Ok(refused)) => (Some(refused.is_empty()), "IAM has simulated it"),
-        _ => (None, "IAM may not be asked here (iam:SimulatePrincipalPolicy)"),
+        Some(Err(error)) if error.kind == Kind::Denied => {
+            (None, "IAM may not be asked here (iam:SimulatePrincipalPolicy)")
+        }
+        Some(Err(_)) => (None, "IAM's simulation does not tell"),
+        None => (None, "IAM was not asked"),
     };
     let message = key
         .uses
@@ -409,16 +431,21 @@ fn out_of_order(key: &KeyEvidence) -> Option<&AwsError> {
     })
 }
 
-fn access(key: &KeyEvidence) -> Access {
+/// `None`: there was no state to try it on.
+fn access(key: &KeyEvidence) -> Option<Access> {
     let runs = || key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt]);
+    if key.uses.is_empty() {
+        return None;
+    }
     if runs().all(DryRun::is_allowed) {
-        return Access::Proven;
+        return Some(Access::Proven);
     }
     // A condition on the way of the call stands on a statement with all four actions:
     // then no direct call at all gets through.
     let any_allowed = runs().chain([&key.encrypt]).any(DryRun::is_allowed);
     let any_refused = runs().any(DryRun::is_refused);
-    if any_allowed && any_refused { Access::Refused } else { Access::OnlyS3CanTell }
+    let mixed = any_allowed && any_refused;
+    Some(if mixed { Access::Refused } else { Access::OnlyS3CanTell })
 }
 
 /// One line on what the dry runs said.

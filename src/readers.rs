@@ -2,12 +2,17 @@
 //! assumed and tried before anything is re-keyed.
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{Aws, Bucket, DryRun, Kind};
+use crate::aws::{Aws, AwsError, Bucket, DryRun, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants;
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
+use crate::principal::Principal;
+
+/// States tried at the same time, for each reader.
+const PARALLEL: usize = 32;
 
 /// What was found out about a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +38,11 @@ pub struct Trial<'a> {
     pub key: &'a KeyArn,
     /// The state bucket's name and the account that must own it.
     pub bucket: (&'a str, Option<&'a str>),
-    /// The states' object keys.
-    pub states: &'a [String],
+    /// The states' object keys, and whether each is under the target key already.
+    pub states: &'a [(String, bool)],
+    /// This principal's own direct calls on the key were allowed, so a refusal of a
+    /// reader's is no matter of kms:ViaService.
+    pub direct: bool,
     /// S3 Bucket Keys are on, as far as is known.
     pub bucket_key: bool,
     /// The key policy, where it may be read.
@@ -69,65 +77,71 @@ impl Trial<'_> {
     async fn reads(&self, role: &str, aws: &Aws) -> Reader {
         let bucket = aws.bucket(self.bucket.0, self.bucket.1, None);
         let keys = aws.in_region(self.key.region()).keys();
-        let tried = join_all(self.states.iter().map(|state| {
-            let (bucket, keys) = (&bucket, &keys);
-            async move {
+        let (some_bucket, some_keys) = (&bucket, &keys);
+        let tried = stream::iter(self.states.to_vec())
+            .map(|(state, encrypted)| async move {
+                if encrypted {
+                    // The real thing is better evidence than any dry run.
+                    return match some_bucket.try_get(&state).await {
+                        Ok(()) => Tried::Read,
+                        // S3 says the same for its own grant and the key's; a HEAD needs no key.
+                        Err(get) if get.kind == Kind::Denied => {
+                            match some_bucket.head(&state).await {
+                                Ok(_) => Tried::Shut(get),
+                                Err(head) => Tried::of_s3(self, some_bucket, &state, head),
+                            }
+                        }
+                        Err(error) => Tried::of_s3(self, some_bucket, &state, error),
+                    };
+                }
                 let context = crate::preflight::context(
                     self.key,
-                    bucket,
-                    Some(state).filter(|_| !self.bucket_key),
+                    some_bucket,
+                    Some(&state).filter(|_| !self.bucket_key),
                 );
-                tokio::join!(
-                    self.head(bucket, state),
-                    keys.may_decrypt(self.key.as_str(), &context)
-                )
-            }
-        }))
-        .await;
-        let mut refused = None;
-        for (head, decrypt) in tried {
-            if let Some(reader) = head {
-                return reader;
-            }
-            match decrypt {
-                DryRun::Allowed => {}
-                DryRun::Refused(error) => refused = Some(error),
-                DryRun::Unclear(error) => {
-                    return Reader::Unknown(format!(
+                let (head, decrypt) = tokio::join!(
+                    some_bucket.head(&state),
+                    some_keys.may_decrypt(self.key.as_str(), &context)
+                );
+                match (head, decrypt) {
+                    (Err(error), _) if error.kind != Kind::NotFound => {
+                        Tried::of_s3(self, some_bucket, &state, error)
+                    }
+                    (_, DryRun::Allowed) => Tried::WouldDecrypt,
+                    (_, DryRun::Refused(error)) => Tried::Refused(error),
+                    (_, DryRun::Unclear(error)) => Tried::Settled(Reader::Unknown(format!(
                         "a dry run of kms:Decrypt says neither ({error})"
-                    ));
+                    ))),
                 }
+            })
+            .buffered(PARALLEL)
+            .collect::<Vec<_>>()
+            .await;
+        let read = tried.iter().any(|one| matches!(one, Tried::Read));
+        let mut refused = None;
+        for one in tried {
+            match one {
+                Tried::Settled(reader) => return reader,
+                Tried::Shut(error) => return self.sides(role, aws, &error, true).await,
+                Tried::Refused(error) => refused = Some(error),
+                Tried::Read | Tried::WouldDecrypt => {}
             }
         }
         match refused {
             None => Reader::Reads,
-            Some(error) => self.sides(role, aws, &error).await,
-        }
-    }
-
-    /// What stands in the way already in S3; a state that is not there yet does not.
-    async fn head(&self, bucket: &Bucket, state: &str) -> Option<Reader> {
-        match bucket.head(state).await {
-            Ok(_) => None,
-            Err(error) if error.kind == Kind::NotFound => None,
-            Err(error) if error.kind == Kind::Denied => Some(Reader::LockedOut {
-                why: format!("S3 refuses it `{state}` ({error})"),
-                remedy: format!(
-                    "Grant s3:GetObject on arn:{}:s3:::{}/{state}",
-                    self.key.partition(),
-                    bucket.name()
-                ),
-            }),
-            Err(error) => Some(Reader::Unknown(error.to_string())),
+            // It reads a state under the key through S3: the direct call is what is refused.
+            Some(_) if read => Reader::Reads,
+            Some(error) => self.sides(role, aws, &error, false).await,
         }
     }
 
     /// Which side refuses, as far as there is evidence: the key policy, then what IAM says
     /// of the role's own policies.
-    async fn sides(&self, role: &str, aws: &Aws, error: &crate::aws::AwsError) -> Reader {
-        let account = role.split(':').nth(4).unwrap_or_default();
-        let reach = self.key_policy.map(|policy| policy.reach("kms:Decrypt", role, account));
-        if reach == Some(Reach::Perhaps) {
+    /// `shut`: the read itself was refused, and no dry run.
+    async fn sides(&self, role: &str, aws: &Aws, error: &AwsError, shut: bool) -> Reader {
+        let who = Principal::of_arn(role);
+        let reach = self.key_policy.map(|policy| policy.reach("kms:Decrypt", &who));
+        if reach == Some(Reach::Perhaps) && !shut {
             return Reader::Unknown(
                 "the key policy allows it under conditions only, so a direct call cannot tell"
                     .into(),
@@ -138,9 +152,48 @@ impl Trial<'_> {
             self.aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str())
         );
         let iam = by_self.or(by_us).ok().map(|refused| refused.is_empty());
+        let certain = shut || reach == Some(Reach::Not) || iam == Some(false);
+        if !certain && !self.direct {
+            return Reader::Unknown(format!(
+                "a direct kms:Decrypt is refused to it ({error}), as to this principal: with kms:ViaService in \
+                 the key policy, which may not be read here, that is no sign. Run mode `verify` afterwards"
+            ));
+        }
         let grants = grants::Sides { key_policy: reach.map(|reach| reach == Reach::Allowed), iam };
         let remedy = grants::reader_statements(role, self.key, grants);
-        Reader::LockedOut { why: format!("kms:Decrypt is refused ({error}); {grants}"), remedy }
+        Reader::LockedOut { why: format!("it may not decrypt ({error}); {grants}"), remedy }
+    }
+}
+
+/// What a try on one state came to.
+enum Tried {
+    /// A state under the key was read.
+    Read,
+    /// A dry run on the key would have succeeded.
+    WouldDecrypt,
+    /// A state under the key was refused, though its headers may be seen.
+    Shut(AwsError),
+    /// A dry run on the key was refused.
+    Refused(AwsError),
+    /// Nothing more has to be asked.
+    Settled(Reader),
+}
+
+impl Tried {
+    /// What stands in the way in S3, where a state that is not there does not.
+    fn of_s3(trial: &Trial<'_>, bucket: &Bucket, state: &str, error: AwsError) -> Self {
+        match error.kind {
+            Kind::NotFound => Self::WouldDecrypt,
+            Kind::Denied => Self::Settled(Reader::LockedOut {
+                why: format!("S3 refuses it `{state}` ({error})"),
+                remedy: format!(
+                    "Grant s3:GetObject on arn:{}:s3:::{}/{state}",
+                    trial.key.partition(),
+                    bucket.name()
+                ),
+            }),
+            _ => Self::Settled(Reader::Unknown(error.to_string())),
+        }
     }
 }
 

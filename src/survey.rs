@@ -23,6 +23,8 @@ pub struct Survey {
     pub states: Vec<State>,
     /// Who manages the keys that objects are under, the target key apart.
     pub managers: BTreeMap<String, Manager>,
+    /// Prefixes below which there is no state.
+    pub empty_prefixes: Vec<String>,
 }
 
 /// One state object.
@@ -157,19 +159,20 @@ impl Survey {
         let listings = join_all(layout.prefixes.iter().map(|prefix| bucket.list(prefix)));
         let (mut states, listings) = tokio::join!(look_at(named), listings);
         let mut listed = BTreeSet::new();
-        for keys in listings {
-            listed.extend(keys?);
-        }
-        let more = listed
-            .into_iter()
+        let mut empty_prefixes = Vec::new();
+        for (prefix, keys) in layout.prefixes.iter().zip(listings) {
+            let mut keys = keys?;
             // A «folder» made in the console is an object too.
-            .filter(|key| {
-                !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/') && !known.contains(key)
-            })
-            .map(|key| (None, key))
-            .collect();
+            keys.retain(|key| !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/'));
+            if keys.is_empty() {
+                empty_prefixes.push(prefix.clone());
+            }
+            listed.extend(keys);
+        }
+        let more =
+            listed.into_iter().filter(|key| !known.contains(key)).map(|key| (None, key)).collect();
         states.extend(look_at(more).await);
-        Ok(Self { states, managers: BTreeMap::new() })
+        Ok(Self { states, managers: BTreeMap::new(), empty_prefixes })
     }
 
     /// Asks KMS about every key that an object is under, but for the target key.

@@ -38,6 +38,7 @@ pub use session::Session;
 pub use versions::OldVersion;
 
 use crate::inputs::Environment;
+use crate::principal::Principal;
 
 /// Attempts of one call, the first one included. The SDK waits between them
 /// (exponential back-off with jitter). Writes that re-key are sent once: see `s3::once`.
@@ -94,6 +95,9 @@ pub struct Caller {
     pub arn: String,
     /// Its account.
     pub account: String,
+    /// The same as policies name it.
+    #[serde(skip)]
+    pub principal: Principal,
 }
 
 impl Aws {
@@ -182,20 +186,24 @@ impl Aws {
         Keys::new(aws_sdk_kms::Client::from_conf(config))
     }
 
-    /// Whose credentials these are (STS; needs no permission).
+    /// Whose credentials these are (STS; needs no permission). `known` are full ARNs of
+    /// roles, one of which may be the session's.
     ///
     /// # Errors
     /// As classified.
-    pub async fn caller(&self) -> Result<Caller, AwsError> {
+    pub async fn caller(&self, known: &[String]) -> Result<Caller, AwsError> {
         let answer = self
             .sts()
             .get_caller_identity()
             .send()
             .await
             .map_err(|e| error::classify("sts:GetCallerIdentity", &e))?;
+        let (arn, account) =
+            (answer.arn().unwrap_or_default(), answer.account().unwrap_or_default());
         Ok(Caller {
-            arn: answer.arn().unwrap_or_default().to_owned(),
-            account: answer.account().unwrap_or_default().to_owned(),
+            arn: arn.to_owned(),
+            account: account.to_owned(),
+            principal: Principal::of_caller(arn, account, known),
         })
     }
 }

@@ -38,6 +38,7 @@ fn checked(settings: &Settings, goal: &Goal, across_accounts: bool) -> Vec<Check
         acl: None,
         across_accounts,
         version_ids: false,
+        writer: None,
     };
     bucket_checks(settings, &subject)
 }

@@ -182,7 +182,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn request(mut self, raw: RawInputs) -> Result<Request, Refused> {
         let mode = self.choice("mode", raw.mode, Mode::Apply);
-        let key = self.key(raw.kms_key_id);
+        let key = self.key(raw.kms_key_id, mode);
         if mode == Mode::Rollback && key.is_some() {
             self.problem(
                 "mode",
@@ -325,7 +325,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn key(&mut self, input: Option<String>) -> Option<KeyArn> {
+    fn key(&mut self, input: Option<String>, mode: Mode) -> Option<KeyArn> {
         let variable = self.environment.get("STATE_KMS_KEY_ID").map(str::to_owned);
         if let (Some(input), Some(variable)) = (&input, &variable)
             && input != variable
@@ -340,7 +340,10 @@ impl Resolver<'_> {
         match KeyArn::parse(&input.or(variable)?) {
             Ok(arn) => Some(arn),
             Err(error) => {
-                if let KeyArnError::Alias(text) | KeyArnError::BareId(text) = &error {
+                // Mode `backend` works without a network.
+                if let KeyArnError::Alias(text) | KeyArnError::BareId(text) = &error
+                    && mode != Mode::Backend
+                {
                     self.key_to_look_up = Some(text.clone());
                 }
                 self.problem("kms-key-id", error.to_string());
@@ -353,6 +356,7 @@ impl Resolver<'_> {
         let [short, long] =
             ["TF_ENVIRONMENT", "TF_VAR_ENVIRONMENT"].map(|name| self.environment.get(name));
         let name = match (input, short, long) {
+            // Whoever names it in the step has settled what the variables leave open.
             (Some(name), ..) => name,
             (None, Some(short), Some(long)) if short != long => {
                 let message = format!(

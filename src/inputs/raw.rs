@@ -70,7 +70,7 @@ pub const KNOWN: [&str; 25] = [
     "report-path",
 ];
 
-/// Inputs of the design that this version cannot honour. Taking one and ignoring
+/// Inputs of a later version that this one cannot honour. Taking one and ignoring
 /// it would promise a check or a guard that is not made, so each is an error.
 pub const UNAVAILABLE: [&str; 12] = [
     "in-flight-branch",

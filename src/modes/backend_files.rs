@@ -104,10 +104,13 @@ impl Run<'_> {
             return vec!["it is not UTF-8 text".into()];
         };
         match backend::parse(text, format) {
-            Ok(existing) => backend::differences(config, &existing, self.request.region.as_deref())
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            Ok(existing) => {
+                // What Terraform takes where the file says nothing.
+                let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+                let ambient = names.iter().find_map(|name| self.environment.get(name));
+                let differences = backend::differences(config, &existing, ambient);
+                differences.iter().map(ToString::to_string).collect()
+            }
             Err(error) => vec![format!("it cannot be parsed: {error}")],
         }
     }

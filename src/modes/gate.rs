@@ -34,11 +34,10 @@ impl Run<'_> {
         }
         self.log.group("Gate probe");
         let way = gate::way(
-            Some(request.probe.as_str()),
+            request.probe,
             request.probe_role.as_deref(),
             self.environment,
-            report.caller.as_ref().map(|caller| caller.arn.as_str()),
-            &request.deploy_principals,
+            report.caller.as_ref(),
             aws.long_term_keys().await,
         );
         let way = match way {

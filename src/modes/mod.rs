@@ -5,6 +5,7 @@ mod backend_files;
 mod findings;
 mod gate;
 mod job;
+mod old_versions;
 mod states;
 
 pub use states::stands_for;

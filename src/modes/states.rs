@@ -4,13 +4,14 @@
 use futures_util::future::OptionFuture;
 
 use super::job::{Job, has_version};
+use super::old_versions::old_versions;
 use super::{Run, aws_failure, findings};
-use crate::aws::{Aws, AwsError, Bucket, Budget, Keys, Settings};
+use crate::aws::{Aws, AwsError, Bucket, Budget, Keys, Seen, Settings};
 use crate::check::{CheckId, Failure, FailureReason, Status};
 use crate::doctor::{self, Subject};
 use crate::gate::Gate;
 use crate::grants;
-use crate::history::{self, History, Listed};
+use crate::history::{self, History};
 use crate::inputs::{History as HistoryMode, Lock, Mode, Strategy};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
@@ -20,17 +21,17 @@ use crate::report::{Action, BucketReport, Report};
 use crate::survey::{Found, Survey};
 
 /// What the first rounds of requests came to.
-struct Looked {
+pub(super) struct Looked {
     /// The clients, in the bucket's region.
-    aws: Aws,
-    bucket: Bucket,
+    pub(super) aws: Aws,
+    pub(super) bucket: Bucket,
     region: Result<String, AwsError>,
-    survey: Survey,
+    pub(super) survey: Survey,
     evidence: Evidence,
     settings: Option<Settings>,
     readers: Option<Vec<(String, Reader)>>,
     history: Option<History>,
-    budget: Budget,
+    pub(super) budget: Budget,
 }
 
 impl Run<'_> {
@@ -61,6 +62,9 @@ impl Run<'_> {
         // A dormant `apply` stays light: without a key there is nothing to prepare.
         let examines = *goal != Goal::Unset || !writes;
         let lists = goal.key().is_some() && request.history != HistoryMode::Off;
+        let role = self.environment.get("AWS_ROLE_ARN").map(str::to_owned);
+        let known: Vec<String> =
+            role.into_iter().chain(request.deploy_principals.clone()).collect();
 
         let bucket = bucket_in(&aws);
         let keys = goal.key().map(|key| aws.in_region(key.region()).keys());
@@ -73,7 +77,7 @@ impl Run<'_> {
         let (region, mut survey, mut evidence, mut found_settings, mut listed) = tokio::join!(
             bucket.region(),
             Survey::take(&bucket, &request.layout, &budget, wanted),
-            Evidence::gather(&aws, &bucket, keys.as_ref(), goal.key(), &names),
+            Evidence::gather(&aws, &bucket, keys.as_ref(), goal.key(), &names, &known),
             settings(bucket.clone()),
             list(bucket.clone(), names.clone())
         );
@@ -104,19 +108,42 @@ impl Run<'_> {
         let late_uses: OptionFuture<_> = (goal.key().is_some() && !late.is_empty())
             .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late, bucket_key))
             .into();
-        let home_keys = aws.in_region(aws.region()).keys();
+        let home_keys = aws.keys();
         let target = goal.key().map(|key| key.as_str());
         let key_policy = evidence.key_policy();
-        let readers = self.readers(&aws, goal, &present, key_policy.as_ref(), bucket_key);
+        let under = |seen: &Seen| goal.key().is_some() && goal.rewrite(&seen.server_side).is_none();
+        let states: Vec<(String, bool)> = survey
+            .states
+            .iter()
+            .map(|state| (state.key.clone(), state.found.seen().is_some_and(under)))
+            .collect();
+        let readers = self.readers(
+            &aws,
+            goal,
+            &states,
+            key_policy.as_ref(),
+            bucket_key,
+            evidence.is_direct(),
+        );
         let history = old_versions(&bucket, listed, &found_late, target.unwrap_or_default());
+        // Without named states, all dry runs are made only now, and IAM is asked after them.
+        let ask_now = !names.is_empty();
+        let evidence_first = async {
+            if ask_now {
+                evidence.ask_iam(&aws, goal.key()).await;
+            }
+        };
         let ((), late_uses, (), readers, history) = tokio::join!(
             survey.ask_for_managers(&home_keys, target),
             late_uses,
-            evidence.ask_iam(&aws, goal.key()),
+            evidence_first,
             readers,
             history
         );
         evidence.add(late_uses.unwrap_or_default());
+        if !ask_now {
+            evidence.ask_iam(&aws, goal.key()).await;
+        }
         Ok(Looked {
             aws,
             bucket,
@@ -135,13 +162,14 @@ impl Run<'_> {
         &self,
         aws: &Aws,
         goal: &Goal,
-        states: &[String],
+        states: &[(String, bool)],
         key_policy: Option<&Policy>,
         bucket_key: bool,
+        direct: bool,
     ) -> Option<Vec<(String, Reader)>> {
         let key = goal.key().filter(|_| !self.request.must_read.is_empty())?;
         let bucket = (self.request.bucket.as_str(), self.request.bucket_owner.as_deref());
-        let trial = Trial { aws, key, bucket, states, bucket_key, key_policy };
+        let trial = Trial { aws, key, bucket, states, direct, bucket_key, key_policy };
         let (readers, secrets) = trial.run(&self.request.must_read).await;
         self.mask(&secrets);
         Some(readers)
@@ -187,10 +215,6 @@ impl Run<'_> {
             FailureReason::KeyUnusable => 1,
             _ => 2,
         });
-        if refusals.iter().any(|refusal| refusal.reason == FailureReason::KeyDenied) {
-            self.keep_statements(report, goal, &looked);
-        }
-
         let stop = !refusals.is_empty();
         report.failures.extend(refusals);
         if !stop && request.mode == Mode::Verify {
@@ -217,6 +241,10 @@ impl Run<'_> {
         if !stop && goal.key().is_some() && gated && !self.cancelled.is_set() {
             let gate = self.gate(report, goal, &looked.aws, &looked.bucket).await;
             self.judge_gate(report, goal, gate);
+        }
+        let granted = access.is_none_or(|access| access == Access::Proven);
+        if !granted && !report.failures.is_empty() {
+            self.keep_statements(report, goal, &looked);
         }
         if self.cancelled.is_set() {
             report.failures.push(Failure::new(
@@ -265,6 +293,7 @@ impl Run<'_> {
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),
                 version_ids: (0..states.len()).any(|at| has_version(&looked.survey, at)),
+                writer: caller.map(|caller| &caller.principal),
                 across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
             };
             let checks = doctor::bucket_checks(settings, &subject);
@@ -314,62 +343,6 @@ impl Run<'_> {
         job.settle(report, &results, history.as_mut());
     }
 
-    async fn finish_history(
-        &self,
-        report: &mut Report,
-        goal: &Goal,
-        looked: &Looked,
-        history: &mut History,
-        may_write: bool,
-        proven: bool,
-    ) {
-        let Some(key) = goal.key() else { return };
-        let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
-        let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
-        // An old version has no older one behind it: it must be certain to stay readable.
-        let readable = proven
-            || report.objects.iter().any(|row| {
-                let now = row.after.as_ref().filter(|_| row.read_at.is_some());
-                now.is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
-            });
-        let wanted = rekeys && may_write && report.failures.is_empty();
-        let blocked = if !wanted || history.exposed.is_empty() {
-            None
-        } else if !allowed {
-            Some(
-                "it is done by S3's UpdateObjectEncryption, which a server that does not know it takes for an \
-                 overwrite; it is not sent to this endpoint unless `strategy: in-place` is set",
-            )
-        } else if !readable {
-            Some("nothing has shown yet that this principal reads what is under the key")
-        } else {
-            let rekey = history::RekeyVersions {
-                bucket: &looked.bucket,
-                budget: &looked.budget,
-                kms_key: key.as_str(),
-                careful: looked.aws.custom_endpoint(),
-            };
-            let all = rekey.run(history, || self.cancelled.is_set()).await;
-            self.log.line(&format!("old versions re-keyed in place: {}", all.done));
-            report.changed |= all.wrote;
-            if !all.problems.is_empty() {
-                report.failures.push(Failure::new(
-                    FailureReason::HistoryRekey,
-                    shown(&all.problems),
-                    "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
-                     kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
-                ));
-            }
-            None
-        };
-        if let Some(why) = blocked {
-            report.warnings.push(format!("`history: rekey` did nothing: {why}"));
-        }
-        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
-        report.exposed_versions = history.output();
-        report.checks.push(history.check(&states));
-    }
-
     fn judge_gate(&self, report: &mut Report, goal: &Goal, gate: Gate) {
         findings::gate(report, goal, self.request, &gate);
         report.gate = gate;
@@ -389,7 +362,7 @@ impl Run<'_> {
     /// Writes the statements as files beside the report: GitHub masks parts of pasted ones.
     fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked) {
         let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
-        let principal = grants::principal(&caller.arn);
+        let principal = caller.principal.arn.clone();
         let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
         let hardened = grants::hardened_statements(&principal, key, &self.request.bucket, &states);
         let folder = self.request.report_path.parent().unwrap_or(std::path::Path::new(""));
@@ -400,7 +373,7 @@ impl Run<'_> {
         ] {
             let path = folder.join(format!("tfstate-kms-{name}.json"));
             let text = format!("{statement:#}\n");
-            match crate::files::write(self.workspace, &path, text.as_bytes()) {
+            match crate::files::write_below(self.workspace, &path, text.as_bytes()) {
                 Ok(()) => report.statements.push(path.display().to_string()),
                 Err(error) => report
                     .warnings
@@ -430,29 +403,6 @@ impl Run<'_> {
             (false, false) => None,
         }
     }
-}
-
-/// The first of many problems, and how many more there are.
-fn shown(problems: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-    if problems.len() > SHOWN {
-        text.push_str(&format!("; and {} more", problems.len() - SHOWN));
-    }
-    text
-}
-
-/// The old versions of the named states, which were listed before, and of those that were
-/// found late.
-async fn old_versions(
-    bucket: &Bucket,
-    listed: Option<Listed>,
-    late: &[String],
-    target: &str,
-) -> Option<History> {
-    let mut listed = listed?;
-    listed.extend(history::list(bucket, late).await);
-    Some(history::look(bucket, listed, target).await)
 }
 
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be

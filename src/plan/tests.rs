@@ -58,7 +58,7 @@ fn survey(found: Found) -> Survey {
         (AWS_S3.to_owned(), Manager::Aws),
         (SECRET_KEY.to_owned(), Manager::Unknown),
     ];
-    Survey { states: vec![state], managers: managers.into() }
+    Survey { states: vec![state], managers: managers.into(), empty_prefixes: Vec::new() }
 }
 
 fn kms(key: &str) -> ServerSide {

@@ -17,8 +17,8 @@ fn allow(principal: Value) -> Value {
 
 #[test]
 fn reach_is_read_from_principals_and_conditions() {
-    let reach =
-        |statement: Value| policy(json!([statement])).reach("kms:Decrypt", ROLE, "222222222222");
+    let who = Principal::of_arn(ROLE);
+    let reach = |statement: Value| policy(json!([statement])).reach("kms:Decrypt", &who);
     assert_eq!(reach(allow(json!({ "AWS": ROLE }))), Reach::Allowed);
     assert_eq!(reach(allow(json!({ "AWS": "arn:aws:iam::222222222222:root" }))), Reach::Allowed);
     assert_eq!(reach(allow(json!({ "AWS": "222222222222" }))), Reach::Allowed);
@@ -26,11 +26,12 @@ fn reach_is_read_from_principals_and_conditions() {
     assert_eq!(reach(allow(json!({ "AWS": "arn:aws:iam::111111111111:root" }))), Reach::Not);
     let mut conditional = allow(json!({ "AWS": ROLE }));
     conditional["Condition"] = json!({ "StringEquals": { "kms:ViaService": "s3" } });
-    assert_eq!(reach(conditional.clone()), Reach::Perhaps);
-    assert!(policy(json!([conditional])).has_via_service());
+    assert_eq!(reach(conditional), Reach::Perhaps);
     let denied =
         json!([allow(json!("*")), { "Effect": "Deny", "Principal": "*", "Action": "kms:*" }]);
-    assert_eq!(policy(denied).reach("kms:Decrypt", ROLE, "222222222222"), Reach::Not);
+    assert_eq!(policy(denied).reach("kms:Decrypt", &who), Reach::Not);
+    let doubtful = json!([allow(json!("*")), { "Effect": "Deny", "NotPrincipal": { "AWS": ROLE }, "Action": "kms:*" }]);
+    assert_eq!(policy(doubtful).reach("kms:Decrypt", &who), Reach::Perhaps);
     let other = json!({ "Effect": "Allow", "Principal": "*", "Action": "kms:Encrypt" });
     assert_eq!(reach(other), Reach::Not);
 }
@@ -60,7 +61,7 @@ fn a_bucket_policy_that_refuses_what_is_sent_is_found() {
     let deny = |condition: Value| {
         let statement = json!({ "Sid": "S", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
                                 "Resource": "arn:aws:s3:::b/*", "Condition": condition });
-        policy(json!([statement])).denies_write(object, &sent)
+        policy(json!([statement])).denies_write(object, &sent, Some(&Principal::of_arn(ROLE)))
     };
     let hit = vec![Ok("S".to_owned())];
     let sse = "s3:x-amz-server-side-encryption";
@@ -79,6 +80,44 @@ fn a_bucket_policy_that_refuses_what_is_sent_is_found() {
         vec![Err("S".to_owned())]
     );
     assert_eq!(deny(Value::Null), hit);
+}
+
+#[test]
+fn a_denial_counts_for_whom_it_names() {
+    let denials = |who: Option<&Principal>, part: Value| {
+        let mut statement = json!({ "Sid": "S", "Effect": "Deny", "Action": "s3:*" });
+        for (name, value) in part.as_object().unwrap() {
+            statement[name] = value.clone();
+        }
+        policy(json!([statement])).denies_write("arn:aws:s3:::b/production", &[], who)
+    };
+    let role = Principal::of_arn(ROLE);
+    let all = json!("*");
+    let (hit, unclear) = (vec![Ok("S".to_owned())], vec![Err("S".to_owned())]);
+    let by = |principal: Value| json!({ "Principal": principal, "Resource": all });
+    assert_eq!(denials(Some(&role), by(json!({ "AWS": ROLE }))), hit);
+    assert_eq!(denials(Some(&role), by(json!({ "AWS": "222222222222" }))), hit);
+    assert!(
+        denials(Some(&role), by(json!({ "AWS": "arn:aws:iam::222222222222:role/other" })))
+            .is_empty()
+    );
+    assert!(denials(Some(&role), by(json!({ "Service": "logging.s3.amazonaws.com" }))).is_empty());
+    assert_eq!(denials(None, by(json!({ "AWS": ROLE }))), unclear);
+    assert_eq!(denials(None, by(json!("*"))), hit);
+    let session = "arn:aws:sts::222222222222:assumed-role/cicd/run";
+    let guessed = Principal::of_caller(session, "222222222222", &[]);
+    assert_eq!(
+        denials(Some(&guessed), by(json!({ "AWS": "arn:aws:iam::222222222222:role/ci/cicd" }))),
+        unclear
+    );
+    assert_eq!(
+        denials(Some(&role), json!({ "NotPrincipal": { "AWS": ROLE }, "Resource": all })),
+        unclear
+    );
+    let elsewhere = json!({ "Principal": "*", "NotResource": "arn:aws:s3:::b/prod*" });
+    assert!(denials(Some(&role), elsewhere).is_empty());
+    let here = json!({ "Principal": "*", "NotResource": "arn:aws:s3:::b/dev*" });
+    assert_eq!(denials(Some(&role), here), hit);
 }
 
 #[test]

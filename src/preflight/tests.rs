@@ -45,6 +45,7 @@ fn evidence(generate: DryRun, decrypt: DryRun, encrypt: DryRun) -> Evidence {
         caller: Ok(Caller {
             arn: "arn:aws:sts::222222222222:assumed-role/cicd/run".into(),
             account: "222222222222".into(),
+            principal: crate::principal::Principal::of_arn("arn:aws:iam::222222222222:role/cicd"),
         }),
         key: Some(KeyEvidence {
             description: Ok(healthy()),

@@ -272,8 +272,15 @@ impl Report {
             && self.mode != Some(Mode::Backend);
     }
 
-    /// `aws:kms`, `AES256`, `none`, `mixed` or `absent`: what the states are now.
+    /// `aws:kms`, `AES256`, `none`, `mixed` or `absent`: what the states are now; empty where
+    /// that is not known of every state.
     pub fn encryption(&self) -> &str {
+        let known =
+            |object: &ObjectReport| object.after.is_some() || object.action == Action::Absent;
+        // Without a bucket nothing was looked at.
+        if self.bucket.is_none() || !self.objects.iter().all(known) {
+            return "";
+        }
         let mut kinds: Vec<&str> = self
             .objects
             .iter()

@@ -14,35 +14,41 @@ const LIMIT: usize = 900 * 1024;
 pub fn markdown(report: &Report, report_path: &str) -> String {
     let mut out = String::new();
     out.push_str(&verdict(report));
-    for failure in &report.failures {
-        out.push_str(&format!("**{}** {}\n\n", text(failure.reason.id()), text(&failure.message)));
-        out.push_str(&block(&failure.remedy));
-        out.push('\n');
-    }
-    for warning in &report.warnings {
-        out.push_str(&format!("⚠️ {}\n\n", text(warning)));
+    let pieces = report
+        .failures
+        .iter()
+        .map(|failure| {
+            let (id, message) = (text(failure.reason.id()), text(&clip(&failure.message, 4096)));
+            format!("**{id}** {message}\n\n{}\n", block(&clip(&failure.remedy, 16 << 10)))
+        })
+        .chain(report.warnings.iter().map(|w| format!("⚠️ {}\n\n", text(&clip(w, 4096)))));
+    // They are few (some a state at most), but not bounded.
+    let count = report.failures.len() + report.warnings.len();
+    for (at, piece) in pieces.enumerate() {
+        if out.len() + piece.len() > LIMIT / 3 {
+            out.push_str(&format!("… and {} more; the report has all of them.\n\n", count - at));
+            break;
+        }
+        out.push_str(&piece);
     }
     out.push_str(&facts(report));
     let tail = tail(report, report_path);
-    // Failures and warnings are few (one a state at most), but not bounded.
-    let mut out = shortened(out, LIMIT / 2);
     let room = LIMIT.saturating_sub(out.len() + tail.len());
     out.push_str(&objects(&report.objects, room));
     out.push_str(&tail);
     out
 }
 
-fn shortened(mut out: String, limit: usize) -> String {
-    if out.len() > limit {
-        let mut cut = limit;
-        while !out.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        let cut = out[..cut].rfind("\n\n**").unwrap_or(cut);
-        out.truncate(cut);
-        out.push_str("\n\n… and more; the report has all of them.\n\n");
+/// A text's beginning, where it is too long for a summary.
+fn clip(value: &str, bytes: usize) -> std::borrow::Cow<'_, str> {
+    if value.len() <= bytes {
+        return value.into();
     }
-    out
+    let mut cut = bytes;
+    while !value.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{} … (whole in the report)", &value[..cut]).into()
 }
 
 fn verdict(report: &Report) -> String {
@@ -169,7 +175,7 @@ fn tail(report: &Report, report_path: &str) -> String {
     let mut out = String::new();
     if !report.backend_files.is_empty() {
         out.push_str("#### Backend files\n\n");
-        for file in &report.backend_files {
+        for file in report.backend_files.iter().take(20) {
             let action = match file.action {
                 super::FileAction::Unchanged => "as wanted",
                 super::FileAction::Written => "written",
@@ -178,10 +184,13 @@ fn tail(report: &Report, report_path: &str) -> String {
                 super::FileAction::Absent => "not there",
                 super::FileAction::NoModule => "the module's folder is not there",
             };
-            out.push_str(&format!("- {}: {action}\n", code(&file.path)));
-            for difference in &file.differences {
-                out.push_str(&format!("  - {}\n", text(difference)));
+            out.push_str(&format!("- {}: {action}\n", code(&clip(&file.path, 300))));
+            for difference in file.differences.iter().take(8) {
+                out.push_str(&format!("  - {}\n", text(&clip(difference, 300))));
             }
+        }
+        if report.backend_files.len() > 20 {
+            out.push_str("- … and more in the report\n");
         }
         out.push('\n');
     }
@@ -212,7 +221,7 @@ fn tail(report: &Report, report_path: &str) -> String {
 /// The probe's evidence: what each of the two sessions was answered. Bounded, since the
 /// verdict is one for all.
 fn gate(report: &Report) -> String {
-    const ROWS: usize = 50;
+    const ROWS: usize = 20;
     let Some(evidence) = &report.gate_evidence else { return String::new() };
     let mut out = format!(
         "#### Gate: {}\n\nTried by {}, {}.\n\n| State | Full session GET | Probe HEAD | Probe GET |\n\
@@ -253,7 +262,7 @@ fn checks(checks: &[Check]) -> String {
             "| {sign} | {}<br>{} | {} |\n",
             code(check.id.id()),
             text(check.title),
-            text(&check.evidence)
+            text(&clip(&check.evidence, 1024))
         ));
     }
     out.push('\n');
@@ -273,7 +282,7 @@ fn checks(checks: &[Check]) -> String {
         out.push_str(&format!(
             "<details><summary>What to do about {}</summary>\n\n{}\n</details>\n\n",
             ids.join(" and "),
-            block(remedy)
+            block(&clip(remedy, 6 << 10))
         ));
     }
     out

@@ -1,6 +1,6 @@
 //! Mode `backend`: files only, no credentials, no network.
 
-use crate::bench::workspace;
+use crate::bench::{Bench, workspace};
 use crate::common::variables;
 
 const ARN: &str = "arn:aws:kms:us-east-1:111111111111:key/11111111-2222-4333-8444-555555555555";
@@ -126,4 +126,28 @@ fn wrong_inputs_change_nothing_and_are_all_named() {
     }
     assert_eq!(workspace.backend("dns"), "");
     assert!(ran.summary.contains("invalid&#45;input") || ran.summary.contains("invalid-input"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_in_mode_backend_asks_nobody() {
+    let bench = Bench::new().await;
+    let alias = "arn:aws:kms:us-east-1:111111111111:alias/cabal-tf-state-production";
+    let _ = bench.run_as("deploy", "backend", alias, &[]).await.red("invalid-input");
+    assert!(bench.lab.log().is_empty(), "{:?}", bench.lab.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_region_in_a_file_means_the_ambient_one() {
+    let bench = Bench::new().await;
+    let keep = [("INPUT_ON-EXISTING", "keep"), ("AWS_REGION", "us-east-1")];
+    let elsewhere = [("INPUT_ON-EXISTING", "keep"), ("AWS_REGION", "eu-west-1")];
+    let region = ("INPUT_REGION", "us-east-1");
+    let file = bench.workspace.module("infra").join("backend.tf");
+    let _ = bench.run("backend", &[region]).await.green();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"us-east-1\"", "\"\"")).unwrap();
+    let _ = bench.run("backend", &[keep[0], keep[1], region]).await.green();
+    let ran =
+        bench.run("backend", &[elsewhere[0], elsewhere[1], region]).await.red("backend-differs");
+    assert!(ran.log.contains("region"), "{}", ran.log);
 }

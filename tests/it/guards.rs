@@ -288,3 +288,55 @@ async fn a_cancelled_run_begins_no_other_state_and_says_so() {
         assert_eq!(ran.output("rekeyed"), "0");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_state_below_a_prefix_has_to_be_there() {
+    let bench = Bench::new().await;
+    let more = [("INPUT_STATE-KEYS", "env:/*"), ("INPUT_REQUIRE-STATE", "true")];
+    let ran = refused(&bench, "deploy", &bench.key, "apply", &more, "state-missing").await;
+    assert!(ran.log.contains("no state below `env:/`"), "{}", ran.log);
+    let none = [("INPUT_MODULES", ",")];
+    let ran = refused(&bench, "deploy", &bench.key, "verify", &none, "invalid-input").await;
+    assert!(ran.log.contains("name no state"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_is_not_called_absent() {
+    let bench = Bench::new().await;
+    let ran = bench.run("backend", &[]).await.green();
+    assert_eq!(ran.output("encryption"), "");
+    let ran = bench.run("apply", &[("INPUT_MODE", "aply")]).await.red("invalid-input");
+    assert_eq!(ran.output("encryption"), "");
+    bench.lab.world().put_object(BUCKET, KEYS[1], crate::common::state(9), Encryption::SseC);
+    let ran = bench.run("verify", &[]).await.red("not-rekeyable");
+    assert_eq!(ran.output("encryption"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_files_wherever_a_grant_may_be_missing() {
+    let bench = Bench::new().await;
+    let path = [("INPUT_REPORT-PATH", "out/new/report.json")];
+    let ran = bench.run_as("no-key-policy", "apply", &bench.key, &path).await.red("rekey-failed");
+    let files = ran.report["statements"].as_array().unwrap();
+    assert_eq!(files.len(), 3, "{}", ran.log);
+    for file in files {
+        let text = std::fs::read_to_string(bench.workspace.path().join(file.as_str().unwrap()));
+        let _: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_for_somebody_else_refuses_nothing() {
+    let deny = |principal: &str| {
+        json!({ "Sid": "NoKms", "Effect": "Deny", "Principal": { "AWS": principal },
+                "Action": "s3:PutObject", "Resource": format!("arn:aws:s3:::{BUCKET}/*") })
+    };
+    let bench = Bench::with(Topology::Roles, |world| {
+        let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+        let other = deny("arn:aws:iam::222222222222:role/intern");
+        policy["Statement"].as_array_mut().unwrap().push(other);
+    })
+    .await;
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!((ran.check("bucket-policy"), ran.output("rekeyed")), ("pass", "2"), "{}", ran.log);
+}

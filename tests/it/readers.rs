@@ -74,3 +74,30 @@ async fn one_that_cannot_be_assumed_is_unknown_and_named() {
     assert_eq!(ran.check("readers"), "unknown");
     assert!(ran.log.contains("::warning") && ran.log.contains(role), "{}", ran.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_policy_for_s3_alone_locks_no_reader_out() {
+    let bench = Bench::with(Topology::Roles, |_| {}).await;
+    let reader = bench.lab.world().add_reader_role("plan", "222222222222", true, true);
+    bench.lab.world().require_via_service(&bench.key);
+    bench.change_key(|key| {
+        for statement in key.policy["Statement"].as_array_mut().unwrap() {
+            if statement["Principal"].to_string().contains(&reader) {
+                let s3 = "s3.us-east-1.amazonaws.com";
+                statement["Condition"] = json!({ "StringEquals": { "kms:ViaService": s3 } });
+            }
+        }
+    });
+    let more = [("INPUT_MUST-READ", reader.as_str())];
+    // Nothing can be told beforehand, since no direct call goes through for anyone.
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("unknown", "2"), "{}", ran.log);
+    // Afterwards it is shown: the reader has read.
+    let ran = bench.run("verify", &more).await.green();
+    assert_eq!(ran.check("readers"), "pass", "{}", ran.log);
+    // And one that cannot is named, though its dry run is refused just so.
+    let shut = bench.lab.world().add_reader_role("shut", "222222222222", true, false);
+    let more = [("INPUT_MUST-READ", shut.as_str())];
+    let ran = bench.run("verify", &more).await.red("readers-locked-out");
+    assert!(ran.log.contains("StateReaderUse"), "{}", ran.log);
+}

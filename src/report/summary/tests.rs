@@ -90,3 +90,29 @@ fn the_verdict_comes_first() {
         markdown(&report, "r").contains("### ❌ apply: a state or a backend file is not as wanted")
     );
 }
+
+#[test]
+fn evidence_of_any_length_stays_under_the_limit_and_closes_its_fences() {
+    let mut report = report();
+    let long = "`|<".repeat(200_000);
+    for id in CheckId::ALL {
+        let check = crate::check::Check::new(*id, crate::check::Status::Fail, long.clone());
+        report.checks.push(check.remedy(format!("{id:?}{long}")));
+    }
+    report.failures = vec![Failure::new(FailureReason::Drift, long.clone(), long.clone()); 100];
+    report.warnings = vec![long.clone(); 100];
+    report.backend_files = vec![
+        FileReport {
+            module: long.clone(),
+            path: long.clone(),
+            action: FileAction::Kept,
+            differences: vec![long; 50],
+        };
+        50
+    ];
+    let text = markdown(&report, "report.json");
+    assert!(text.len() < 1024 * 1024, "{}", text.len());
+    let fences = text.lines().filter(|line| line.starts_with("```")).count();
+    assert_eq!(fences % 2, 0, "every fence is closed");
+    assert!(text.contains("full report:"));
+}

@@ -1,0 +1,93 @@
+//! The old versions of the states: looked at in every mode, re-keyed where that is asked for.
+
+use super::Run;
+use super::states::Looked;
+use crate::aws::Bucket;
+use crate::check::{Failure, FailureReason};
+use crate::history::{self, History, Listed};
+use crate::inputs::{History as HistoryMode, Mode, Strategy};
+use crate::plan::Goal;
+use crate::report::Report;
+
+impl Run<'_> {
+    /// Re-keys what may be re-keyed, and enters the check. `proven`: dry runs have shown that
+    /// this principal may use the key.
+    pub(super) async fn finish_history(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        looked: &Looked,
+        history: &mut History,
+        may_write: bool,
+        proven: bool,
+    ) {
+        let Some(key) = goal.key() else { return };
+        let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
+        let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
+        // An old version has no older one behind it: it must be certain to stay readable.
+        let readable = proven
+            || report.objects.iter().any(|row| {
+                let now = row.after.as_ref().filter(|_| row.read_at.is_some());
+                now.is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
+            });
+        let wanted = rekeys && may_write && report.failures.is_empty();
+        let blocked = if !wanted || history.exposed.is_empty() {
+            None
+        } else if !allowed {
+            Some(
+                "it is done by S3's UpdateObjectEncryption, which a server that does not know it takes for an \
+                 overwrite; it is not sent to this endpoint unless `strategy: in-place` is set",
+            )
+        } else if !readable {
+            Some("nothing has shown yet that this principal reads what is under the key")
+        } else {
+            let rekey = history::RekeyVersions {
+                bucket: &looked.bucket,
+                budget: &looked.budget,
+                kms_key: key.as_str(),
+                careful: looked.aws.custom_endpoint(),
+            };
+            let all = rekey.run(history, || self.cancelled.is_set()).await;
+            self.log.line(&format!("old versions re-keyed in place: {}", all.done));
+            report.changed |= all.wrote;
+            if !all.problems.is_empty() {
+                report.failures.push(Failure::new(
+                    FailureReason::HistoryRekey,
+                    shown(&all.problems),
+                    "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
+                     kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
+                ));
+            }
+            None
+        };
+        if let Some(why) = blocked {
+            report.warnings.push(format!("`history: rekey` did nothing: {why}"));
+        }
+        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+        report.exposed_versions = history.output();
+        report.checks.push(history.check(&states));
+    }
+}
+
+/// The first of many problems, and how many more there are.
+fn shown(problems: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if problems.len() > SHOWN {
+        text.push_str(&format!("; and {} more", problems.len() - SHOWN));
+    }
+    text
+}
+
+/// The old versions of the named states, which were listed before, and of those that were
+/// found late.
+pub(super) async fn old_versions(
+    bucket: &Bucket,
+    listed: Option<Listed>,
+    late: &[String],
+    target: &str,
+) -> Option<History> {
+    let mut listed = listed?;
+    listed.extend(history::list(bucket, late).await);
+    Some(history::look(bucket, listed, target).await)
+}

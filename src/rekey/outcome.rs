@@ -1,0 +1,66 @@
+//! What can become of a state.
+
+use crate::aws::AwsError;
+use crate::survey::Readable;
+
+/// What became of a state, and whether this run has written it, perhaps in vain.
+#[derive(Debug)]
+pub struct Done {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// A write of this run was carried out, or may have been.
+    pub wrote: bool,
+}
+
+/// What became of a state.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is as wanted, was read back, and is the same as before.
+    Rekeyed(Box<Readable>),
+    /// It is as wanted, readable, and another writer's newer content.
+    ByAnother(Box<Readable>),
+    /// It is not there any more.
+    Vanished,
+    /// Nothing was written.
+    Untouched(Untouched),
+    /// It could not be read back, and is again what it was.
+    Restored(AwsError),
+    /// It could not be read back, and before it was restored another writer wrote a newer
+    /// state, which is readable but not as wanted.
+    Superseded(AwsError, Box<Readable>),
+    /// It was written, and this principal cannot tell or mend what it is now.
+    Lost {
+        /// What went wrong first.
+        error: AwsError,
+        /// Why it could not be put back.
+        because: String,
+        /// Where the state as it was can be found.
+        former: Former,
+    },
+    /// It is as wanted and readable, but these things are not what they were.
+    Changed(Box<Readable>, Vec<&'static str>),
+}
+
+/// Where a lost state can be found as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Former {
+    /// In the version of this id.
+    Version(String),
+    /// In the object itself, re-encrypted in place: only the grant is missing.
+    InPlace,
+    /// Nowhere else: the bucket keeps no versions.
+    Nowhere,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub enum Untouched {
+    /// AWS refused the copy.
+    Refused(AwsError),
+    /// Nobody could put it back if it turned out to be unreadable.
+    NotRestorable(String),
+    /// Another writer came first, every time.
+    Contended,
+    /// It cannot be read any more.
+    Unreadable(String),
+}

@@ -8,6 +8,7 @@
 
 pub mod aws;
 pub mod backend;
+pub mod cancel;
 pub mod check;
 pub mod doctor;
 pub mod files;
@@ -32,10 +33,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cancel::Cancelled;
 use check::{Failure, FailureReason};
 use github::{Annotation, Log};
 use inputs::{Environment, Problem, Refused, Request, Runner};
-use modes::{Cancelled, Run};
+use modes::Run;
 use report::Report;
 
 /// How long KMS may take to say what an alias stands for, before the refusal is
@@ -65,7 +67,18 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 log: &log,
                 cancelled: &cancelled,
             };
-            run.execute(&mut report).await;
+            let in_time = tokio::select! {
+                () = run.execute(&mut report) => true,
+                () = cancelled.time_over() => false,
+            };
+            if !in_time {
+                report.failures.push(Failure::new(
+                    FailureReason::Cancelled,
+                    "the run was cancelled and did not end in time; a state in hand is either as it was \
+                     or as wanted",
+                    "Run mode `verify` to see how the states are",
+                ));
+            }
         }
         Err(refused) => report.failures = refusals(&environment, refused).await,
     }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use tfstate_kms::cancel::Cancelled;
 use tfstate_kms::github::Log;
 use tfstate_kms::inputs::Environment;
-use tfstate_kms::modes::Cancelled;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]

@@ -137,6 +137,18 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                 ),
             )
         }
+        Outcome::Abandoned => {
+            row.action = Action::Lost;
+            unread(row);
+            (
+                FailureReason::Cancelled,
+                format!(
+                    "{name} was in hand when the run was cancelled, and S3 did not answer in time: it is as it \
+                     was, or re-keyed"
+                ),
+                "Run mode `verify` to see which".to_owned(),
+            )
+        }
         Outcome::Changed(after, what) => {
             read(row, after);
             row.action = Action::Rekeyed;

@@ -108,7 +108,12 @@ impl Job<'_, '_> {
     }
 
     async fn one(&self, rekey: &Rekey<'_>, write: &WriteAs, at: usize, before: Readable) -> Done {
-        rekey.state(&self.survey.states[at].key, before, write).await
+        tokio::select! {
+            done = rekey.state(&self.survey.states[at].key, before, write) => done,
+            () = self.run.cancelled.grace_over() => {
+                Done { outcome: Outcome::Abandoned, wrote: true }
+            }
+        }
     }
 
     /// Enters the outcomes into the report, and what they left behind into the history.

@@ -11,31 +11,14 @@ mod states;
 pub use states::stands_for;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::aws::{Aws, AwsError, Kind};
+use crate::cancel::Cancelled;
 use crate::check::{Failure, FailureReason};
 use crate::github::{Annotation, Log};
 use crate::inputs::{Environment, Mode, Request};
 use crate::plan::Goal;
 use crate::report::Report;
-
-/// Set when the workflow is cancelled: the object in hand is finished, no other begun.
-#[derive(Debug, Clone, Default)]
-pub struct Cancelled(Arc<AtomicBool>);
-
-impl Cancelled {
-    /// Asks the run to stop.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was asked to.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What every stage of a run works with.
 pub struct Run<'a> {
@@ -85,7 +68,14 @@ impl Run<'_> {
             .map(|key| key.region())
             .or(request.region.as_deref())
             .unwrap_or("us-east-1");
-        match Aws::connect(self.environment, region).await {
+        let connected = tokio::select! {
+            connected = Aws::connect(self.environment, region) => connected,
+            () = self.cancelled.asked() => {
+                report.failures.push(Self::cancelled());
+                return None;
+            }
+        };
+        match connected {
             Ok(aws) => Some(aws),
             Err(error) => {
                 report.failures.push(aws_failure(&error));
@@ -99,6 +89,15 @@ impl Run<'_> {
         if self.environment.get("GITHUB_ACTIONS") == Some("true") {
             secrets.iter().for_each(|secret| self.log.mask(secret));
         }
+    }
+
+    /// The failure of a run that was asked to stop.
+    fn cancelled() -> Failure {
+        Failure::new(
+            FailureReason::Cancelled,
+            "the run was cancelled; no further state was begun",
+            "Run again: what is done is not done twice",
+        )
     }
 
     fn notice(&self, title: &str, message: &str) {

@@ -4,7 +4,7 @@ use super::Run;
 use super::states::Looked;
 use crate::aws::Bucket;
 use crate::check::{Failure, FailureReason};
-use crate::history::{self, History, Listed};
+use crate::history::{self, History, Listed, RekeyedVersions};
 use crate::inputs::{History as HistoryMode, Mode, Strategy};
 use crate::plan::Goal;
 use crate::report::Report;
@@ -47,7 +47,16 @@ impl Run<'_> {
                 kms_key: key.as_str(),
                 careful: looked.aws.custom_endpoint(),
             };
-            let all = rekey.run(history, || self.cancelled.is_set()).await;
+            let before = history.clone();
+            let ended = tokio::select! {
+                all = rekey.run(history, || self.cancelled.is_set()) => Some(all),
+                () = self.cancelled.grace_over() => None,
+            };
+            let all = ended.unwrap_or_else(|| {
+                // What was in hand is re-encrypted, or not; its bytes are the same.
+                *history = before;
+                RekeyedVersions { wrote: true, ..Default::default() }
+            });
             self.log.line(&format!("old versions re-keyed in place: {}", all.done));
             report.changed |= all.wrote;
             if !all.problems.is_empty() {

@@ -38,7 +38,14 @@ impl Run<'_> {
     pub(super) async fn states(&self, report: &mut Report, goal: &Goal) {
         let Some(aws) = self.connect(report).await else { return };
         self.log.group("Survey and preflight");
-        let looked = self.look(aws.clone(), goal).await;
+        let looked = tokio::select! {
+            looked = self.look(aws.clone(), goal) => looked,
+            () = self.cancelled.asked() => {
+                report.requests = aws.requests().count();
+                report.failures.push(Self::cancelled());
+                return;
+            }
+        };
         report.requests = aws.requests().count();
         match looked {
             Ok(looked) => self.decide(report, goal, looked).await,
@@ -239,19 +246,20 @@ impl Run<'_> {
         }
         let gated = matches!(request.mode, Mode::Apply | Mode::Verify);
         if !stop && goal.key().is_some() && gated && !self.cancelled.is_set() {
-            let gate = self.gate(report, goal, &looked.aws, &looked.bucket).await;
-            self.judge_gate(report, goal, gate);
+            let gate = tokio::select! {
+                gate = self.gate(report, goal, &looked.aws, &looked.bucket) => Some(gate),
+                () = self.cancelled.asked() => None,
+            };
+            if let Some(gate) = gate {
+                self.judge_gate(report, goal, gate);
+            }
         }
         let granted = access.is_none_or(|access| access == Access::Proven);
         if !granted && !report.failures.is_empty() {
             self.keep_statements(report, goal, &looked);
         }
         if self.cancelled.is_set() {
-            report.failures.push(Failure::new(
-                FailureReason::Cancelled,
-                "the run was cancelled; states that were in hand are finished, the others untouched",
-                "Run again: what is done is not done twice",
-            ));
+            report.failures.push(Self::cancelled());
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Outcome {
         /// Where the state as it was can be found.
         former: Former,
     },
+    /// The run was cancelled, and S3 did not answer in time: it is as it was, or as wanted.
+    Abandoned,
     /// It is as wanted and readable, but these things are not what they were.
     Changed(Box<Readable>, Vec<&'static str>),
 }

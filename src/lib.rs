@@ -44,6 +44,9 @@ use report::Report;
 /// printed without it.
 const COURTESY: Duration = Duration::from_secs(5);
 
+/// What GitHub gets to take a cancelled run's check run.
+const HASTE: Duration = Duration::from_millis(700);
+
 /// Runs the action in this environment; the exit code is 0 only when all that was asked
 /// for holds.
 pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> ExitCode {
@@ -53,6 +56,7 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
     let mut report = Report::new();
     let mut report_path = Path::new(inputs::DEFAULT_REPORT).to_owned();
     let mut summary = true;
+    let mut check_run = None;
     match result {
         Ok(request) => {
             report.mode = Some(request.mode);
@@ -60,6 +64,18 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
             report_path.clone_from(&request.report_path);
             summary = request.summary;
             log.line(&announcement(&request));
+            if request.check_run {
+                let begun = tokio::select! {
+                    begun = github::CheckRun::begin(&environment, &request) => begun,
+                    () = cancelled.asked() => Err("the run was cancelled".to_owned()),
+                };
+                match begun {
+                    Ok(begun) => check_run = Some(begun),
+                    Err(why) => {
+                        report.warnings.push(format!("no check run could be posted: {why}"));
+                    }
+                }
+            }
             let run = Run {
                 environment: &environment,
                 request: &request,
@@ -86,6 +102,15 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
     report.warnings = warnings;
     report.finish(started.elapsed());
     publish(&report, &runner, &report_path, summary, &log);
+    if let Some(check_run) = check_run {
+        let shown = report_path.display().to_string();
+        let patience = if cancelled.is_set() { HASTE } else { Duration::MAX };
+        let completed = tokio::time::timeout(patience, check_run.complete(&report, &shown)).await;
+        if let Err(why) = completed.unwrap_or_else(|_| Err("the run was cancelled".to_owned())) {
+            let message = format!("the check run could not be completed: {why}");
+            log.annotate(Annotation::Warning, "Check run", &message);
+        }
+    }
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -181,7 +206,8 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
         complain("GITHUB_OUTPUT", error);
     }
     if let Some(file) = runner.summary.as_ref().filter(|_| summary)
-        && let Err(error) = github::append_summary(file, &report::markdown(report, &shown))
+        && let Err(error) =
+            github::append_summary(file, &report::markdown(report, &shown, report::JOB_SUMMARY))
     {
         complain("GITHUB_STEP_SUMMARY", error);
     }

@@ -28,14 +28,16 @@ pub(crate) struct Claims {
     pub audience: String,
 }
 
+/// The token of `Authorization: Bearer …`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get("authorization")?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
 /// Issues a token.
 pub(crate) fn token(world: &mut World, headers: &HeaderMap, query: &str) -> Result<Value, Failure> {
-    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
-    let bearer = authorization
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    if bearer != Some(REQUEST_TOKEN) {
+    if bearer(headers) != Some(REQUEST_TOKEN) {
         return Err(Failure::new("Unauthorized", 401, "Bad credentials"));
     }
     let parameters: BTreeMap<&str, &str> =

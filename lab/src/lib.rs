@@ -1,6 +1,7 @@
 //! An AWS in one process, for the demo and the tests: S3, KMS, STS and a little of IAM, with
 //! accounts, principals and policies on both sides, strict where public emulators are lax.
-//! GitHub's OIDC token endpoint is there too, for sessions that a job's token starts.
+//! GitHub's OIDC token endpoint is there too, for sessions that a job's token starts, and the
+//! part of its REST API that the action calls.
 //!
 //! A [`World`] is arranged, a [`Lab`] serves it on a port of this machine, and its
 //! [log](Lab::log) says what was asked. Nothing here is AWS: the rules are written down
@@ -12,6 +13,7 @@ mod buckets;
 mod cabal;
 mod faults;
 mod github;
+mod github_rest;
 mod iam;
 mod kms;
 mod log;
@@ -44,6 +46,7 @@ pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };
 pub use faults::{Effect, Matcher};
+pub use github_rest::{GitHub, WorkflowRun};
 pub use log::{LogEntry, sequential_round_trips};
 pub use roles::Role;
 pub use world::{Failure, Key, Principal, World};
@@ -105,6 +108,23 @@ impl Lab {
             ("ACTIONS_ID_TOKEN_REQUEST_URL".to_owned(), url),
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN".to_owned(), github::REQUEST_TOKEN.to_owned()),
         ]
+    }
+
+    /// What a job knows of GitHub: the API, the repository, the run; and its token, which the
+    /// action takes as an input.
+    pub fn github_env(&self) -> Vec<(String, String)> {
+        let github = &self.world().github;
+        [
+            ("GITHUB_API_URL", format!("{}{}", self.endpoint(), github_rest::PATH)),
+            ("GITHUB_SERVER_URL", "https://github.com".to_owned()),
+            ("GITHUB_REPOSITORY", github.repository.clone()),
+            ("GITHUB_SHA", "0123456789012345678901234567890123456789".to_owned()),
+            ("GITHUB_RUN_ID", "1".to_owned()),
+            ("GITHUB_RUN_ATTEMPT", "1".to_owned()),
+            ("INPUT_GITHUB-TOKEN", github.token.clone()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
     }
 
     /// The names of all principals of the preset; not the sessions that STS started.

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::http::{HeaderMap, Method, StatusCode};
 use hyper::{Request, Response};
@@ -23,7 +24,7 @@ use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
 use crate::sigv4::Claim;
 use crate::world::{Failure, Principal, World};
-use crate::{github, iam, kms, sts};
+use crate::{github, github_rest, iam, kms, sts};
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -191,6 +192,22 @@ impl Shared {
                     }
                 })
             }
+            Call::GithubRest { body, .. } => {
+                let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+                let github = &mut lock(&self.world).github;
+                let (status, output) =
+                    github_rest::call(github, &parts.method, path, query, &parts.headers, &body);
+                let text = if output.is_null() { String::new() } else { output.to_string() };
+                let mut answer = small(status, "application/json", text);
+                if github.rate_limited {
+                    for (name, value) in
+                        [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "4000000000")]
+                    {
+                        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+                    }
+                }
+                Ok(answer)
+            }
             Call::Github => {
                 let query = parts.uri.query().unwrap_or_default();
                 Ok(match github::token(&mut lock(&self.world), &parts.headers, query) {
@@ -273,6 +290,11 @@ enum Call {
     },
     /// The OIDC token endpoint.
     Github,
+    /// GitHub's REST API.
+    GithubRest {
+        operation: &'static str,
+        body: Bytes,
+    },
 }
 
 impl Call {
@@ -294,6 +316,10 @@ impl Call {
         if parts.method == Method::GET && parts.uri.path() == github::PATH {
             return Ok(Self::Github);
         }
+        if parts.uri.path().starts_with(github_rest::PATH) {
+            let operation = github_rest::operation(&parts.method, parts.uri.path());
+            return Ok(Self::GithubRest { operation, body: limited(body).await? });
+        }
         let (operation, key) =
             s3_operation(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
         Ok(Self::S3 { operation, key, body })
@@ -304,7 +330,7 @@ impl Call {
             Self::S3 { .. } => "s3",
             Self::Kms { .. } => "kms",
             Self::Form { service, .. } => service.name(),
-            Self::Github => "github",
+            Self::Github | Self::GithubRest { .. } => "github",
         }
     }
 
@@ -314,13 +340,14 @@ impl Call {
             | Self::Kms { operation, .. }
             | Self::Form { operation, .. } => operation,
             Self::Github => "GetOidcToken",
+            Self::GithubRest { operation, .. } => operation,
         }
     }
 
     fn resource(&self) -> Option<&str> {
         match self {
             Self::S3 { key, .. } => key.as_deref(),
-            Self::Kms { .. } | Self::Form { .. } | Self::Github => None,
+            Self::Kms { .. } | Self::Form { .. } | Self::Github | Self::GithubRest { .. } => None,
         }
     }
 
@@ -337,7 +364,7 @@ impl Call {
             }
             Self::Kms { .. } => kms_error(status, code, message),
             Self::Form { service, .. } => form_error(*service, status, code, message),
-            Self::Github => github_error(status, code, message),
+            Self::Github | Self::GithubRest { .. } => github_error(status, code, message),
         }
     }
 }
@@ -402,7 +429,7 @@ fn small(status: u16, kind: &'static str, text: String) -> Answer {
     let mut answer = Response::new(body.boxed_unsync());
     *answer.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
-    answer.headers_mut().insert("x-amzn-requestid", hyper::header::HeaderValue::from_static("lab"));
+    answer.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+    answer.headers_mut().insert("x-amzn-requestid", HeaderValue::from_static("lab"));
     answer
 }

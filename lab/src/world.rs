@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::buckets::{Bucket, Encryption, Retention, Version};
 use crate::github::Claims;
+use crate::github_rest::GitHub;
 use crate::policy::{Decision, Identity, Policies, Request, evaluate};
 use crate::roles::Role;
 
@@ -18,6 +19,8 @@ pub struct World {
     pub(crate) principals: BTreeMap<String, Principal>,
     /// By ARN.
     pub(crate) roles: BTreeMap<String, Role>,
+    /// The repository, as a job sees it.
+    pub github: GitHub,
     /// GitHub's tokens that were issued.
     pub(crate) web_tokens: BTreeMap<String, Claims>,
     pub(crate) buckets: BTreeMap<String, Bucket>,

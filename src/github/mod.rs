@@ -1,10 +1,14 @@
-//! The runner's side: the log with its workflow commands, and the files for outputs
-//! and the summary. Nothing that comes from outside is printed as it is.
+//! The runner's side: the log with its workflow commands, the files for outputs and the
+//! summary, and GitHub's REST API. Nothing that comes from outside is printed as it is.
 
+mod api;
+mod check_run;
 mod log;
 mod oidc;
 mod outputs;
 
+pub use api::{Api, ApiError};
+pub use check_run::{CheckRun, run_url};
 pub use log::{Annotation, Log};
 pub use oidc::oidc_token;
 pub use outputs::{append_summary, write_outputs};

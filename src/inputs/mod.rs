@@ -5,6 +5,7 @@
 
 mod options;
 mod raw;
+mod secret;
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use options::list;
 pub use options::{FileFormat, History, Lock, Mode, OnExisting, Probe, Strategy};
 pub use raw::{Environment, KNOWN, RawInputs, UNAVAILABLE};
+pub use secret::Secret;
 
 use crate::backend::BackendFormat;
 use crate::layout::{Layout, Names};
@@ -125,6 +127,10 @@ pub struct Request {
     pub report_path: PathBuf,
     /// Bytes that state bodies may take in memory, all together.
     pub memory: u64,
+    /// For GitHub's REST API.
+    pub github_token: Option<Secret>,
+    /// Also post a check run.
+    pub check_run: bool,
 }
 
 impl Request {
@@ -249,6 +255,8 @@ impl Resolver<'_> {
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
             memory: self.memory(),
+            github_token: raw.github_token.filter(|token| !token.is_empty()),
+            check_run: self.flag("check-run", raw.check_run, false),
         };
         if request.mode == Mode::Backend && request.file_format == FileFormat::None {
             self.problem(

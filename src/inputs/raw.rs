@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use serde::Deserialize;
 
-use super::Problem;
+use super::{Problem, Secret};
 use crate::names::printable;
 
 /// Every input of this version, as the text that was given; an empty one is `None`.
@@ -39,10 +39,12 @@ pub struct RawInputs {
     pub(super) on_existing: Option<String>,
     pub(super) summary: Option<String>,
     pub(super) report_path: Option<String>,
+    pub(super) github_token: Option<Secret>,
+    pub(super) check_run: Option<String>,
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 25] = [
+pub const KNOWN: [&str; 27] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -68,15 +70,15 @@ pub const KNOWN: [&str; 25] = [
     "on-existing",
     "summary",
     "report-path",
+    "github-token",
+    "check-run",
 ];
 
 /// Inputs of a later version that this one cannot honour. Taking one and ignoring
 /// it would promise a check or a guard that is not made, so each is an error.
-pub const UNAVAILABLE: [&str; 12] = [
+pub const UNAVAILABLE: [&str; 10] = [
     "in-flight-branch",
     "in-flight-timeout",
-    "github-token",
-    "check-run",
     "target-key",
     "alias",
     "rotation-days",
@@ -88,10 +90,17 @@ pub const UNAVAILABLE: [&str; 12] = [
 ];
 
 /// The process environment, read once.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     unreadable: Vec<String>,
+}
+
+// A derived Debug would print credentials.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Environment {
@@ -203,7 +212,9 @@ mod tests {
             let variable = format!("INPUT_{}", name.to_uppercase());
             let environment = Environment::from([(variable.as_str(), "marker")]);
             let (raw, ..) = environment.inputs();
-            assert!(format!("{raw:?}").contains("marker"), "{name}");
+            let shown = format!("{raw:?}");
+            assert!(shown.contains("marker") || raw.github_token.is_some(), "{name}");
+            assert!(!(shown.contains("marker") && raw.github_token.is_some()), "{name}");
         }
     }
 

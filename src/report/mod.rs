@@ -10,7 +10,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 
-pub use summary::markdown;
+pub use summary::{JOB_SUMMARY, markdown};
 
 use crate::aws::{Caller, ServerSide};
 use crate::check::{Check, CheckId, Failure, Status};

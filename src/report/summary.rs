@@ -7,11 +7,11 @@ use crate::inputs::Mode;
 
 /// The runner drops a summary over 1 MiB altogether; this leaves room for the other
 /// summaries of a step and for masking, which can lengthen a line.
-const LIMIT: usize = 900 * 1024;
+pub const JOB_SUMMARY: usize = 900 * 1024;
 
-/// Renders the summary. Whatever the number of objects, it stays below the runner's
-/// limit; what does not fit is in the report.
-pub fn markdown(report: &Report, report_path: &str) -> String {
+/// Renders the summary. Whatever the number of objects, it stays below the limit (bytes; 16 KiB
+/// at least); what does not fit is in the report.
+pub fn markdown(report: &Report, report_path: &str, limit: usize) -> String {
     let mut out = String::new();
     out.push_str(&verdict(report));
     let pieces = report
@@ -25,15 +25,19 @@ pub fn markdown(report: &Report, report_path: &str) -> String {
     // They are few (some a state at most), but not bounded.
     let count = report.failures.len() + report.warnings.len();
     for (at, piece) in pieces.enumerate() {
-        if out.len() + piece.len() > LIMIT / 3 {
+        if out.len() + piece.len() > limit / 3 {
             out.push_str(&format!("… and {} more; the report has all of them.\n\n", count - at));
             break;
         }
         out.push_str(&piece);
     }
     out.push_str(&facts(report));
-    let tail = tail(report, report_path);
-    let room = LIMIT.saturating_sub(out.len() + tail.len());
+    let mut tail = tail(report, report_path);
+    if out.len() + tail.len() + 4096 > limit {
+        // The verdict is above; the evidence is in the job summary and the report.
+        tail = colophon(report, report_path);
+    }
+    let room = limit.saturating_sub(out.len() + tail.len());
     out.push_str(&objects(&report.objects, room));
     out.push_str(&tail);
     out
@@ -206,16 +210,20 @@ fn tail(report: &Report, report_path: &str) -> String {
     }
     out.push_str(&drawing(report));
     out.push_str(&next_steps(report));
-    out.push_str(&format!(
+    out.push_str(&colophon(report, report_path));
+    out
+}
+
+fn colophon(report: &Report, report_path: &str) -> String {
+    format!(
         "<sub>{} requests in {:.1} s · tfstate-kms {} · full report: {}. Where GitHub shows `***`, a \
          value is kept as a secret; the report file is whole. Keep regions, accounts and ARNs in \
          `vars`.</sub>\n",
         report.requests,
         report.seconds,
         report.version,
-        code(report_path)
-    ));
-    out
+        code(&clip(report_path, 300))
+    )
 }
 
 /// The probe's evidence: what each of the two sessions was answered. Bounded, since the

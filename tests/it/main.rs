@@ -8,6 +8,7 @@ mod common;
 mod apply;
 mod backend;
 mod bench;
+mod check_run;
 mod documents;
 mod gate;
 mod guards;

@@ -40,7 +40,7 @@ fn any_number_of_objects_stays_under_the_runners_limit() {
     report.objects =
         (0..20_000).map(|n| object(&format!("state-{n}-{}", "x".repeat(100)))).collect();
     report.objects[19_999].detail = Some("cannot be read".into());
-    let text = markdown(&report, "report.json");
+    let text = markdown(&report, "report.json", JOB_SUMMARY);
     assert!(text.len() < 1024 * 1024, "{}", text.len());
     assert!(text.contains("cannot be read"), "what failed is shown first");
     assert!(text.contains("more; the report has all of them"));
@@ -53,7 +53,7 @@ fn any_number_of_failures_stays_under_the_limit_too() {
     report.failures = (0..20_000)
         .map(|n| Failure::new(FailureReason::Drift, format!("state {n}"), "x".repeat(100)))
         .collect();
-    assert!(markdown(&report, "report.json").len() < 1024 * 1024);
+    assert!(markdown(&report, "report.json", JOB_SUMMARY).len() < 1024 * 1024);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn hostile_names_are_shown_and_not_obeyed() {
     report.checks = vec![
         crate::check::Check::new(CheckId::ObjectKey, Status::Fail, hostile).remedy("```\n# x"),
     ];
-    let text = markdown(&report, hostile);
+    let text = markdown(&report, hostile, JOB_SUMMARY);
     assert!(
         !text.contains("<script>")
             && !text.contains("](javascript")
@@ -81,13 +81,14 @@ fn hostile_names_are_shown_and_not_obeyed() {
 #[test]
 fn the_verdict_comes_first() {
     let mut report = report();
-    assert!(markdown(&report, "r").contains("### ⚪ no state exists yet"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚪ no state exists yet"));
     report.objects = vec![object("production")];
     report.verified = true;
-    assert!(markdown(&report, "r").contains("### ✅ verified: state readable"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ verified: state readable"));
     report.failures.push(Failure::new(FailureReason::Drift, "m", "r"));
     assert!(
-        markdown(&report, "r").contains("### ❌ apply: a state or a backend file is not as wanted")
+        markdown(&report, "r", JOB_SUMMARY)
+            .contains("### ❌ apply: a state or a backend file is not as wanted")
     );
 }
 
@@ -110,9 +111,11 @@ fn evidence_of_any_length_stays_under_the_limit_and_closes_its_fences() {
         };
         50
     ];
-    let text = markdown(&report, "report.json");
-    assert!(text.len() < 1024 * 1024, "{}", text.len());
-    let fences = text.lines().filter(|line| line.starts_with("```")).count();
-    assert_eq!(fences % 2, 0, "every fence is closed");
-    assert!(text.contains("full report:"));
+    for (limit, most) in [(JOB_SUMMARY, 1024 * 1024), (65_535, 65_535)] {
+        let text = markdown(&report, "report.json", limit);
+        assert!(text.len() <= most, "{} > {most}", text.len());
+        let fences = text.lines().filter(|line| line.starts_with("```")).count();
+        assert_eq!(fences % 2, 0, "every fence is closed");
+        assert!(text.contains("full report:"));
+    }
 }

@@ -60,6 +60,7 @@ named! {
         Replication = "replication", "Replication goes on under the key";
         ObjectLock = "object-lock", "Object Lock does not stand in the way";
         ObjectOwnership = "object-ownership", "The bucket's owner keeps access to what is written";
+        NoRunInFlight = "no-run-in-flight", "No other workflow run writes the states now";
     }
 }
 
@@ -82,6 +83,7 @@ named! {
         BucketPolicyDenies = "bucket-policy-denies", "the bucket policy refuses what would be written";
         GateOpen = "gate-open", "a state can be read without a grant on the key";
         GateInconclusive = "gate-inconclusive", "the named gate probe could not tell";
+        RunInFlight = "run-in-flight", "another workflow run may be writing the states, or nobody could look";
         HistoryRekey = "history-rekey-failed", "an old version could not be re-keyed in place";
         BucketMissing = "bucket-missing", "the bucket does not exist";
         WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";

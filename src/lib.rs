@@ -16,6 +16,7 @@ pub mod gate;
 pub mod github;
 pub mod grants;
 pub mod history;
+pub mod in_flight;
 pub mod inputs;
 pub mod layout;
 pub mod modes;
@@ -84,7 +85,7 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 cancelled: &cancelled,
             };
             let in_time = tokio::select! {
-                () = run.execute(&mut report) => true,
+                () = Box::pin(run.execute(&mut report)) => true,
                 () = cancelled.time_over() => false,
             };
             if !in_time {

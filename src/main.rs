@@ -7,8 +7,23 @@ use tfstate_kms::github::Log;
 use tfstate_kms::inputs::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// An overflow would end the process in the middle of whatever it does; the default of
+/// 2 MiB is little for futures as large as those of an AWS client in an unoptimised build.
+const STACK: usize = 16 << 20;
+
+fn main() -> ExitCode {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            Log::stdout().line(&format!("no threads could be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     // A panic's text could quote a state; its place is enough.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();

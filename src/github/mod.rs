@@ -6,9 +6,11 @@ mod check_run;
 mod log;
 mod oidc;
 mod outputs;
+mod runs;
 
 pub use api::{Api, ApiError};
 pub use check_run::{CheckRun, run_url};
 pub use log::{Annotation, Log};
 pub use oidc::oidc_token;
 pub use outputs::{append_summary, write_outputs};
+pub use runs::{WorkflowRun, file_name};

@@ -10,6 +10,7 @@ mod secret;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use options::list;
 pub use options::{FileFormat, History, Lock, Mode, OnExisting, Probe, Strategy};
@@ -17,6 +18,7 @@ pub use raw::{Environment, KNOWN, RawInputs, UNAVAILABLE};
 pub use secret::Secret;
 
 use crate::backend::BackendFormat;
+use crate::in_flight::InFlight;
 use crate::layout::{Layout, Names};
 use crate::names::{self, KeyArn, KeyArnError, printable};
 
@@ -127,6 +129,12 @@ pub struct Request {
     pub report_path: PathBuf,
     /// Bytes that state bodies may take in memory, all together.
     pub memory: u64,
+    /// Whose runs must not be under way at a write.
+    pub in_flight: InFlight,
+    /// Only on this branch; `None` and `*` are any.
+    pub in_flight_branch: Option<String>,
+    /// How long to wait for them.
+    pub in_flight_timeout: Duration,
     /// For GitHub's REST API.
     pub github_token: Option<Secret>,
     /// Also post a check run.
@@ -225,7 +233,12 @@ impl Resolver<'_> {
         if probe == Probe::Role && probe_role.is_none() {
             self.problem("probe-role-arn", "is required with `probe: role`");
         }
-        self.only("in-flight", raw.in_flight, "none");
+        let in_flight = self.in_flight(raw.in_flight);
+        let in_flight_branch = raw.in_flight_branch.filter(|branch| {
+            let wrong = branch.chars().any(|c| c.is_control() || c.is_whitespace());
+            self.check("in-flight-branch", branch, wrong, "must be the name of a branch, or `*`")
+        });
+        let in_flight_timeout = self.seconds("in-flight-timeout", raw.in_flight_timeout);
         let acl = raw.acl.filter(|acl| {
             let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
             self.check("acl", acl, !CANNED_ACLS.contains(&acl.as_str()), &problem)
@@ -255,6 +268,9 @@ impl Resolver<'_> {
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
             memory: self.memory(),
+            in_flight,
+            in_flight_branch,
+            in_flight_timeout,
             github_token: raw.github_token.filter(|token| !token.is_empty()),
             check_run: self.flag("check-run", raw.check_run, false),
         };
@@ -323,14 +339,31 @@ impl Resolver<'_> {
         mebibytes.unwrap_or(DEFAULT_MEMORY_MIB) << 20
     }
 
-    /// An input of which this version offers a single value.
-    fn only(&mut self, input: &str, raw: Option<String>, value: &str) {
-        if let Some(other) = raw.filter(|given| given != value) {
-            self.problem(
-                input,
-                format!("is `{}`; only `{value}` is available in this version", printable(&other)),
-            );
+    fn in_flight(&mut self, raw: Option<String>) -> InFlight {
+        let Some(text) = raw else { return InFlight::Auto };
+        let words: Vec<&str> = words(&text).collect();
+        match words[..] {
+            ["auto"] => return InFlight::Auto,
+            ["none"] => return InFlight::None,
+            _ => {}
         }
+        for file in &words {
+            let named = file.strip_suffix(".yml").or(file.strip_suffix(".yaml"));
+            let wrong = named.is_none_or(str::is_empty) || file.contains('/');
+            let problem =
+                "must be `auto`, `none` or file names of .github/workflows, such as `infra.yml`";
+            self.check("in-flight", file, wrong, problem);
+        }
+        InFlight::Files(words.into_iter().map(str::to_owned).collect())
+    }
+
+    fn seconds(&mut self, input: &str, raw: Option<String>) -> Duration {
+        // GitHub ends a job on its own runners after six hours.
+        const MOST: u64 = 6 * 60 * 60;
+        let Some(text) = raw else { return Duration::ZERO };
+        let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= MOST);
+        self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 21600");
+        Duration::from_secs(seconds.unwrap_or_default())
     }
 
     fn key(&mut self, input: Option<String>, mode: Mode) -> Option<KeyArn> {
@@ -397,7 +430,7 @@ impl Resolver<'_> {
             .or_else(|| self.environment.get("TF_MODULE").map(str::to_owned))
             .unwrap_or_else(|| "infra dns".to_owned());
         let mut modules: Vec<String> = Vec::new();
-        for name in text.split([',', ' ', '\t', '\n', '\r']).filter(|name| !name.is_empty()) {
+        for name in words(&text) {
             if let Some(problem) = names::component_problem(name) {
                 self.check("modules", name, true, &problem.replacen("it ", "", 1));
             } else if !modules.iter().any(|known| known == name) {
@@ -411,7 +444,7 @@ impl Resolver<'_> {
     fn arns(&mut self, input: &str, raw: Option<String>) -> Vec<String> {
         let text = raw.unwrap_or_default();
         let mut arns: Vec<String> = Vec::new();
-        for arn in text.split([',', ' ', '\t', '\n', '\r']).filter(|arn| !arn.is_empty()) {
+        for arn in words(&text) {
             let wrong = !names::is_principal_arn(arn);
             if self.check(input, arn, wrong, "is not the ARN of an IAM role or user")
                 && !arns.iter().any(|known| known == arn)
@@ -493,6 +526,11 @@ impl Resolver<'_> {
         }
         relative.components().filter(|part| *part != Component::CurDir).collect()
     }
+}
+
+/// The items of a list by commas, spaces or lines.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

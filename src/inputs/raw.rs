@@ -34,6 +34,8 @@ pub struct RawInputs {
     pub(super) acl: Option<String>,
     pub(super) history: Option<String>,
     pub(super) in_flight: Option<String>,
+    pub(super) in_flight_branch: Option<String>,
+    pub(super) in_flight_timeout: Option<String>,
     pub(super) allow_downgrade: Option<String>,
     pub(super) require_encryption: Option<String>,
     pub(super) on_existing: Option<String>,
@@ -44,7 +46,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 27] = [
+pub const KNOWN: [&str; 29] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -65,6 +67,8 @@ pub const KNOWN: [&str; 27] = [
     "acl",
     "history",
     "in-flight",
+    "in-flight-branch",
+    "in-flight-timeout",
     "allow-downgrade",
     "require-encryption",
     "on-existing",
@@ -76,9 +80,7 @@ pub const KNOWN: [&str; 27] = [
 
 /// Inputs of a later version that this one cannot honour. Taking one and ignoring
 /// it would promise a check or a guard that is not made, so each is an error.
-pub const UNAVAILABLE: [&str; 10] = [
-    "in-flight-branch",
-    "in-flight-timeout",
+pub const UNAVAILABLE: [&str; 8] = [
     "target-key",
     "alias",
     "rotation-days",

@@ -4,6 +4,7 @@
 mod backend_files;
 mod findings;
 mod gate;
+mod in_flight;
 mod job;
 mod old_versions;
 mod states;

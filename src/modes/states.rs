@@ -12,6 +12,7 @@ use crate::doctor::{self, Subject};
 use crate::gate::Gate;
 use crate::grants;
 use crate::history::{self, History};
+use crate::in_flight;
 use crate::inputs::{History as HistoryMode, Lock, Mode, Strategy};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
@@ -31,6 +32,7 @@ pub(super) struct Looked {
     settings: Option<Settings>,
     readers: Option<Vec<(String, Reader)>>,
     history: Option<History>,
+    in_flight: Option<Result<in_flight::Found, String>>,
     pub(super) budget: Budget,
 }
 
@@ -39,7 +41,7 @@ impl Run<'_> {
         let Some(aws) = self.connect(report).await else { return };
         self.log.group("Survey and preflight");
         let looked = tokio::select! {
-            looked = self.look(aws.clone(), goal) => looked,
+            looked = Box::pin(self.look_and_wait(aws.clone(), goal)) => looked,
             () = self.cancelled.asked() => {
                 report.requests = aws.requests().count();
                 report.failures.push(Self::cancelled());
@@ -48,11 +50,37 @@ impl Run<'_> {
         };
         report.requests = aws.requests().count();
         match looked {
-            Ok(looked) => self.decide(report, goal, looked).await,
+            Ok(looked) => Box::pin(self.decide(report, goal, looked)).await,
             Err(error) => report.failures.push(aws_failure(&error)),
         }
         report.requests = aws.requests().count();
         self.log.end_group();
+    }
+
+    /// Looks; where another run is in the way of a write and may be waited for, waits and
+    /// looks again.
+    async fn look_and_wait(&self, aws: Aws, goal: &Goal) -> Result<Looked, AwsError> {
+        let (looked, in_flight) = tokio::join!(
+            // These futures are large; joined on the stack they would overflow it.
+            Box::pin(self.look(aws.clone(), goal)),
+            Box::pin(self.in_flight(goal))
+        );
+        let mut looked = looked?;
+        looked.in_flight = in_flight;
+        let Some(Ok(found)) = &looked.in_flight else { return Ok(looked) };
+        let patient = !self.request.in_flight_timeout.is_zero() && found.stale.is_empty();
+        if found.busy.is_empty() || !patient || !self.writes(goal, &looked.survey) {
+            return Ok(looked);
+        }
+        let in_flight = Some(self.wait_for_runs(found.clone()).await);
+        // What was seen before is of before.
+        Ok(Looked { in_flight, ..Box::pin(self.look(aws, goal)).await? })
+    }
+
+    /// Whether a state would be re-keyed.
+    fn writes(&self, goal: &Goal, survey: &Survey) -> bool {
+        let rekeys = plan::plan(goal, survey, Allowances::default()).rekeys().next().is_some();
+        rekeys && matches!(self.request.mode, Mode::Apply | Mode::Rollback)
     }
 
     /// Everything that can be asked at once is asked at once.
@@ -161,6 +189,7 @@ impl Run<'_> {
             readers,
             history,
             budget,
+            in_flight: None,
         })
     }
 
@@ -235,7 +264,7 @@ impl Run<'_> {
             self.backend_files(report, looked.region.as_deref().ok())
         };
         if files && !compares {
-            self.carry_out(report, &mut looked, &plan, access).await;
+            Box::pin(self.carry_out(report, &mut looked, &plan, access)).await;
         }
         let checks = findings::object_checks(goal, &report.objects, &plan);
         report.checks.extend(checks);
@@ -314,6 +343,18 @@ impl Run<'_> {
                 ));
             }
             report.checks.extend(checks);
+        }
+        if let Some(found) = &looked.in_flight {
+            let writes = self.writes(goal, &looked.survey);
+            let strict = self.in_flight_is_strict();
+            let (check, refusal) = in_flight::report(found, strict, writes);
+            let on_github = self.environment.get("GITHUB_ACTIONS") == Some("true");
+            if check.status == Status::Unknown && refusal.is_none() && writes && on_github {
+                let remedy = check.remedy.as_deref().unwrap_or_default();
+                report.warnings.push(format!("runs in flight: {}. {remedy}", check.evidence));
+            }
+            report.checks.push(check);
+            refusals.extend(refusal);
         }
         if let Some(found) = &looked.readers {
             let (check, failures) = readers::judge(found);

@@ -13,6 +13,7 @@ mod documents;
 mod gate;
 mod guards;
 mod history;
+mod in_flight;
 mod objects;
 mod output;
 mod perils;

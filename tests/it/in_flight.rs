@@ -1,0 +1,195 @@
+//! Other workflow runs: found, waited for, refused, and never passed over in silence.
+
+use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, WorkflowRun};
+
+use crate::bench::{Bench, workspace};
+use crate::common::{BUCKET, KEYS, Ran, Workspace, state};
+
+const OWN: u64 = 50;
+
+fn other(id: u64, status: &str) -> WorkflowRun {
+    WorkflowRun {
+        id,
+        workflow: "infra.yml".into(),
+        status: status.into(),
+        branch: "main".into(),
+        created_at: format!("2026-11-24T02:00:{id:02}Z"),
+        step: None,
+    }
+}
+
+/// A repository with this run and others.
+async fn repository(others: Vec<WorkflowRun>) -> Bench {
+    Bench::with(Topology::Roles, |world| {
+        let own = WorkflowRun { workflow: "migrate-state.yml".into(), ..other(OWN, "in_progress") };
+        world.github.workflows =
+            ["infra.yml", "migrate-state.yml", "lint.yml"].map(str::to_owned).into();
+        world.github.runs = others;
+        world.github.runs.push(own);
+    })
+    .await
+}
+
+fn variables(bench: &Bench, own: u64, mode: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut variables = bench.variables("deploy", mode, &bench.key, more);
+    let given: Vec<&str> = more.iter().map(|(name, _)| *name).collect();
+    let github = bench.lab.github_env();
+    variables.extend(github.into_iter().filter(|(name, _)| !given.contains(&name.as_str())));
+    variables.retain(|(name, _)| name != "GITHUB_RUN_ID");
+    let workflow = "example/infrastructure/.github/workflows/migrate-state.yml@refs/heads/main";
+    for (name, value) in [
+        ("GITHUB_RUN_ID", own.to_string().as_str()),
+        ("GITHUB_WORKFLOW_REF", workflow),
+        ("GITHUB_ACTIONS", "true"),
+    ] {
+        variables.push((name.to_owned(), value.to_owned()));
+    }
+    variables
+}
+
+async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
+    let variables = variables(bench, OWN, mode, more);
+    tokio::task::block_in_place(|| bench.workspace.run(&variables))
+}
+
+fn link(id: u64) -> String {
+    format!("https://github.com/example/infrastructure/actions/runs/{id}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_active_older_or_newer_stops_a_write() {
+    for (id, status) in [(4, "queued"), (4, "in_progress"), (77, "in_progress"), (77, "queued")] {
+        let bench = repository(vec![other(id, status)]).await;
+        let digest = bench.digest();
+        let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+        bench.assert_untouched(&digest);
+        assert!(ran.log.contains(&link(id)), "{}", ran.log);
+        assert_eq!(ran.check("no-run-in-flight"), "fail");
+        assert_eq!(bench.workspace.backend("infra"), "");
+        // A run that only looks says so, and so does one that has nothing to write.
+        let ran = run(&bench, "plan", &[]).await.green();
+        assert_eq!(ran.check("no-run-in-flight"), "warn");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_done_held_back_or_not_concerned_does_not() {
+    let lint = WorkflowRun { workflow: "lint.yml".into(), ..other(4, "in_progress") };
+    let bench =
+        repository(vec![lint, other(5, "completed"), other(6, "pending"), other(77, "waiting")])
+            .await;
+    let ran = run(&bench, "apply", &[]).await.green();
+    assert_eq!(
+        (ran.check("no-run-in-flight"), ran.output("rekeyed")),
+        ("pass", "2"),
+        "{}",
+        ran.log
+    );
+    // On another branch.
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    let more = [("INPUT_IN-FLIGHT-BRANCH", "release")];
+    let _ = run(&bench, "apply", &more).await.green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_waits_since_before_is_refused_however_patient() {
+    let bench = repository(vec![other(4, "waiting")]).await;
+    let digest = bench.digest();
+    let more = [("INPUT_IN-FLIGHT-TIMEOUT", "600")];
+    let ran = run(&bench, "apply", &more).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("Reject it") && ran.log.contains(&link(4)), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    // Each look asks for four states of a run; at the third look it has ended, after a write.
+    bench.lab.inject(
+        Matcher::every("ListRepositoryRuns").nth(9),
+        Effect::Act(Box::new(|world| {
+            world.github.runs[0].status = "completed".into();
+            world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+        })),
+    );
+    let more = [("INPUT_IN-FLIGHT-TIMEOUT", "30")];
+    let ran = run(&bench, "apply", &more).await.green();
+    assert!(ran.log.contains(&format!("waiting for {}", link(4))), "{}", ran.log);
+    assert_eq!(ran.report["objects"][0]["serial"], 100);
+    assert_eq!((ran.output("rekeyed"), bench.body(KEYS[0])), ("2", state(100)));
+    // Patience ends.
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    let digest = bench.digest();
+    let ran = run(&bench, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "1")]).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("waiting for"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_being_able_to_look_is_never_silent() {
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    bench.lab.world().github.permissions.clear();
+    let digest = bench.digest();
+    let list = [("INPUT_IN-FLIGHT", "infra.yml")];
+    let ran = run(&bench, "apply", &list).await.red("run-in-flight");
+    assert!(ran.log.contains("actions: read"), "{}", ran.log);
+    let no_token = [("INPUT_IN-FLIGHT", "infra.yml"), ("INPUT_GITHUB-TOKEN", "")];
+    let _ = run(&bench, "apply", &no_token).await.red("run-in-flight");
+    bench.lab.world().github.permissions.insert("actions:read".into());
+    let slip = [("INPUT_IN-FLIGHT", "infra.yml inrfa.yml")];
+    let ran = run(&bench, "apply", &slip).await.red("run-in-flight");
+    assert!(ran.log.contains("no workflow file `inrfa.yml`"), "{}", ran.log);
+    bench.lab.world().github.rate_limited = true;
+    let ran = run(&bench, "apply", &list).await.red("run-in-flight");
+    assert!(ran.log.contains("rate limit"), "{}", ran.log);
+    bench.lab.world().github.rate_limited = false;
+    bench.lab.inject(Matcher::every("ListRepositoryRuns"), Effect::Truncate);
+    let _ = run(&bench, "apply", &list).await.red("run-in-flight");
+    bench.lab.clear_faults();
+    bench.assert_untouched(&digest);
+    // Under `auto` it is a warning.
+    bench.lab.world().github.permissions.clear();
+    let ran = run(&bench, "apply", &[]).await.green();
+    assert_eq!(ran.check("no-run-in-flight"), "unknown");
+    assert!(ran.log.contains("::warning") && ran.log.contains("actions: read"), "{}", ran.log);
+    let none = [("INPUT_IN-FLIGHT", "none")];
+    let ran = run(&bench, "apply", &none).await.green();
+    assert_eq!(ran.check("no-run-in-flight"), "(not made)");
+}
+
+/// Two runs at the same step, one after the other: neither waits for ever, both succeed.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_this_check_do_not_wait_for_one_another() {
+    let at_it = |id: u64| WorkflowRun {
+        workflow: "migrate-state.yml".into(),
+        step: Some((format!("runner-{id}"), "State under the key".into())),
+        ..other(id, "in_progress")
+    };
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.github.workflows = vec!["migrate-state.yml".into()];
+        world.github.runs = vec![at_it(50), at_it(51)];
+    })
+    .await;
+    let second = workspace();
+    let start = |workspace: &Workspace, id: u64| {
+        let mut variables = variables(&bench, id, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "60")]);
+        variables.push(("RUNNER_NAME".into(), format!("runner-{id}")));
+        (workspace.start(&variables), variables)
+    };
+    let (later, its) = start(&second, 51);
+    // The later one stands at the check.
+    let looks = |lab: &Lab| lab.log().iter().filter(|e| e.operation == "ListWorkflowJobs").count();
+    let ran = tokio::task::block_in_place(|| {
+        while !bench.lab.log().iter().any(|e| e.operation == "ListRepositoryRuns") {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let (earlier, variables) = start(&bench.workspace, 50);
+        bench.workspace.finish(earlier, &variables)
+    })
+    .green();
+    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    assert!(looks(&bench.lab) > 0);
+    bench.lab.world().github.runs[0].status = "completed".into();
+    let ran = tokio::task::block_in_place(|| second.finish(later, &its)).green();
+    assert!(ran.log.contains("waiting for"), "{}", ran.log);
+}

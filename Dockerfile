@@ -7,7 +7,11 @@
 # There is no `# syntax=` line on purpose: the built-in BuildKit frontend knows
 # all that is used here, so building needs no further image.
 
-ARG RUST_IMAGE=rust:1.95-slim-bookworm
+# Dependabot sees the default as a stage of its own, not inside an ARG. BuildKit does not
+# look at a stage that nothing needs, so another RUST_IMAGE builds without it. A release
+# gives the digest.
+ARG RUST_IMAGE=rust-default
+FROM rust:1.95-slim-bookworm AS rust-default
 
 # hadolint ignore=DL3006
 FROM ${RUST_IMAGE} AS build

@@ -39,6 +39,11 @@ async fn main() -> Result<()> {
         }
         println!("export AWS_DEFAULT_REGION={REGION}\n");
     }
+    println!("# GitHub, as a job with `id-token: write` finds it");
+    for (name, value) in lab.oidc_env().into_iter().chain(lab.github_env()) {
+        println!("export '{name}={value}'");
+    }
+    println!();
     println!("Then, for instance:");
     println!("  aws s3api head-object --bucket {BUCKET} --key production");
     println!("  terraform init -backend-config=use_path_style=true \\");

@@ -382,7 +382,12 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
             let cause = open_cause(report, goal, request, state);
             let message =
                 format!("`{state}` was read without a grant on the key, {scope}: {cause}");
-            let remedy = "Narrow the key policy to single principals, and take kms:Decrypt from whom it is not meant for";
+            let remedy = match under_the_key(report, goal, state) {
+                true => {
+                    "Narrow the key policy to single principals, and take kms:Decrypt from whom it is not meant for"
+                }
+                false => "Put it under the key: run mode `apply`",
+            };
             report.failures.push(Failure::new(FailureReason::GateOpen, message.clone(), remedy));
             Check::new(id, Status::Fail, message).remedy(remedy)
         }
@@ -404,6 +409,11 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
         }
     };
     report.checks.push(check);
+}
+
+fn under_the_key(report: &Report, goal: &Goal, state: &str) -> bool {
+    let now = report.objects.iter().find(|row| row.key == state).and_then(|row| row.after.as_ref());
+    now.is_some_and(|now| now.kms_key.as_deref() == goal.key().map(KeyArn::as_str))
 }
 
 /// Why the probe may have been able to read the state.

@@ -88,6 +88,7 @@ named! {
         BucketMissing = "bucket-missing", "the bucket does not exist";
         WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";
         Drift = "drift", "a state or a backend file is not as wanted";
+        StateLocked = "state-locked", "Terraform's lock on a state is held, or cannot be taken or released";
         ConcurrentWrites = "concurrent-writes", "another writer changed a state again and again";
         RekeyFailed = "rekey-failed", "a state could not be re-keyed; it is as it was";
         Restored = "restored", "a re-keyed state could not be read back and was restored";

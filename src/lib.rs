@@ -19,6 +19,7 @@ pub mod history;
 pub mod in_flight;
 pub mod inputs;
 pub mod layout;
+pub mod lock;
 pub mod modes;
 pub mod names;
 pub mod plan;
@@ -45,7 +46,9 @@ use report::Report;
 /// printed without it.
 const COURTESY: Duration = Duration::from_secs(5);
 
-/// What GitHub gets to take a cancelled run's check run.
+/// For what a run leaves behind: its locks.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for a cancelled run.
 const HASTE: Duration = Duration::from_millis(700);
 
 /// Runs the action in this environment; the exit code is 0 only when all that was asked
@@ -77,17 +80,24 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                     }
                 }
             }
+            let locks = lock::Locks::default();
             let run = Run {
                 environment: &environment,
                 request: &request,
                 workspace: &runner.workspace,
                 log: &log,
                 cancelled: &cancelled,
+                locks: &locks,
             };
             let in_time = tokio::select! {
                 () = Box::pin(run.execute(&mut report)) => true,
                 () = cancelled.time_over() => false,
             };
+            // What a run that was cut off has left.
+            let patience = if cancelled.is_set() { HASTE } else { PATIENCE };
+            let release = tokio::time::timeout(patience, locks.release()).await;
+            let left = release.unwrap_or_else(|_| locks.left_behind("there was no answer in time"));
+            report.failures.extend(left.into_iter().map(modes::not_released));
             if !in_time {
                 report.failures.push(Failure::new(
                     FailureReason::Cancelled,

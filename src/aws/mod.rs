@@ -6,6 +6,7 @@ mod bucket_settings;
 mod error;
 mod iam;
 mod kms;
+mod lock_object;
 mod object;
 mod s3;
 mod session;

@@ -34,7 +34,7 @@ pub struct Bucket {
     pub(super) client: Client,
     pub(super) name: String,
     pub(super) owner: Option<String>,
-    acl: Option<ObjectCannedAcl>,
+    pub(super) acl: Option<ObjectCannedAcl>,
     /// The endpoint is not AWS's own, or may not be.
     pub(super) custom_endpoint: bool,
 }

@@ -103,6 +103,8 @@ pub struct Request {
     pub file_format: FileFormat,
     /// How Terraform locks.
     pub lock: Lock,
+    /// How long to wait for the holder of a lock.
+    pub lock_timeout: Duration,
     /// How objects are re-keyed.
     pub strategy: Strategy,
     /// How the gate is tried.
@@ -221,13 +223,7 @@ impl Resolver<'_> {
             .or_else(|| key.as_ref().map(|key| key.account().to_owned()));
         let region = self.region(raw.region);
         let lock = self.choice("lock", raw.lock, Lock::None);
-        if lock == Lock::S3 && matches!(mode, Mode::Apply | Mode::Rollback) {
-            self.problem(
-                "lock",
-                "is `s3`; taking Terraform's lock during a re-key is not available in this version. \
-                 It can be used with the modes backend, plan and verify",
-            );
-        }
+        let lock_timeout = self.seconds("lock-timeout", raw.lock_timeout, 60);
         let probe = self.choice("probe", raw.probe, Probe::Auto);
         let probe_role = self.arns("probe-role-arn", raw.probe_role_arn).pop();
         if probe == Probe::Role && probe_role.is_none() {
@@ -238,7 +234,7 @@ impl Resolver<'_> {
             let wrong = branch.chars().any(|c| c.is_control() || c.is_whitespace());
             self.check("in-flight-branch", branch, wrong, "must be the name of a branch, or `*`")
         });
-        let in_flight_timeout = self.seconds("in-flight-timeout", raw.in_flight_timeout);
+        let in_flight_timeout = self.seconds("in-flight-timeout", raw.in_flight_timeout, 0);
         let acl = raw.acl.filter(|acl| {
             let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
             self.check("acl", acl, !CANNED_ACLS.contains(&acl.as_str()), &problem)
@@ -255,6 +251,7 @@ impl Resolver<'_> {
             require_state: self.flag("require-state", raw.require_state, false),
             file_format: self.choice("backend-format", raw.backend_format, FileFormat::Tf),
             lock,
+            lock_timeout,
             strategy: self.choice("strategy", raw.strategy, Strategy::Auto),
             probe,
             probe_role,
@@ -357,13 +354,13 @@ impl Resolver<'_> {
         InFlight::Files(words.into_iter().map(str::to_owned).collect())
     }
 
-    fn seconds(&mut self, input: &str, raw: Option<String>) -> Duration {
+    fn seconds(&mut self, input: &str, raw: Option<String>, default: u64) -> Duration {
         // GitHub ends a job on its own runners after six hours.
         const MOST: u64 = 6 * 60 * 60;
-        let Some(text) = raw else { return Duration::ZERO };
+        let Some(text) = raw else { return Duration::from_secs(default) };
         let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= MOST);
         self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 21600");
-        Duration::from_secs(seconds.unwrap_or_default())
+        Duration::from_secs(seconds.unwrap_or(default))
     }
 
     fn key(&mut self, input: Option<String>, mode: Mode) -> Option<KeyArn> {

@@ -26,6 +26,7 @@ pub struct RawInputs {
     pub(super) require_state: Option<String>,
     pub(super) backend_format: Option<String>,
     pub(super) lock: Option<String>,
+    pub(super) lock_timeout: Option<String>,
     pub(super) strategy: Option<String>,
     pub(super) probe: Option<String>,
     pub(super) probe_role_arn: Option<String>,
@@ -46,7 +47,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 29] = [
+pub const KNOWN: [&str; 30] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -59,6 +60,7 @@ pub const KNOWN: [&str; 29] = [
     "require-state",
     "backend-format",
     "lock",
+    "lock-timeout",
     "strategy",
     "probe",
     "probe-role-arn",

@@ -6,9 +6,11 @@ mod findings;
 mod gate;
 mod in_flight;
 mod job;
+mod locks;
 mod old_versions;
 mod states;
 
+pub(crate) use locks::not_released;
 pub use states::stands_for;
 
 use std::path::Path;
@@ -18,6 +20,7 @@ use crate::cancel::Cancelled;
 use crate::check::{Failure, FailureReason};
 use crate::github::{Annotation, Log};
 use crate::inputs::{Environment, Mode, Request};
+use crate::lock::Locks;
 use crate::plan::Goal;
 use crate::report::Report;
 
@@ -33,6 +36,8 @@ pub struct Run<'a> {
     pub log: &'a Log,
     /// Set when the run should stop.
     pub cancelled: &'a Cancelled,
+    /// Terraform's locks that the run holds.
+    pub locks: &'a Locks,
 }
 
 impl Run<'_> {

@@ -263,16 +263,20 @@ impl Run<'_> {
         } else {
             self.backend_files(report, looked.region.as_deref().ok())
         };
-        if files && !compares {
+        let locked = files
+            && !compares
+            && self.lock(report, goal, &looked.bucket, &looked.survey, &plan).await;
+        if locked {
             Box::pin(self.carry_out(report, &mut looked, &plan, access)).await;
         }
         let checks = findings::object_checks(goal, &report.objects, &plan);
         report.checks.extend(checks);
         if let Some(mut history) = looked.history.take() {
             let proven = access == Some(Access::Proven);
-            let may_write = !stop && !compares;
+            let may_write = locked;
             self.finish_history(report, goal, &looked, &mut history, may_write, proven).await;
         }
+        self.unlock().await;
         let gated = matches!(request.mode, Mode::Apply | Mode::Verify);
         if !stop && goal.key().is_some() && gated && !self.cancelled.is_set() {
             let gate = tokio::select! {

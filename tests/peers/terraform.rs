@@ -1,6 +1,6 @@
 //! The real backend client, before and after, for both stacks and both directions.
 
-use aws_lab::{Encryption, Topology};
+use aws_lab::{Effect, Encryption, Lab, Matcher, Topology};
 
 use crate::common::terraform::Terraform;
 use crate::common::{BUCKET, KEYS, step};
@@ -55,4 +55,102 @@ async fn plan_is_a_clean_no_op_after_each_step() {
             assert_eq!(after, before[1], "the untouched stack's state is the same, byte for byte");
         });
     }
+}
+
+/// Both stacks under SSE-S3, with `use_lockfile` in their backend files.
+async fn locking(terraform: &Terraform) -> (Lab, String, crate::common::Workspace) {
+    let (lab, key) = lab(Topology::Roles).await;
+    let workspace = workspace();
+    tokio::task::block_in_place(|| {
+        let mut variables = step(&lab, "deploy", "backend", "");
+        variables.push(("INPUT_LOCK".into(), "s3".into()));
+        let _ = workspace.run(&variables).green();
+        for module in ["infra", "dns"] {
+            terraform.write_module(&workspace.module(module));
+            terraform.apply(&lab, "deploy", &workspace.module(module));
+        }
+    });
+    (lab, key, workspace)
+}
+
+fn with_lock(lab: &Lab, key: &str) -> Vec<(String, String)> {
+    let mut variables = step(lab, "deploy", "apply", key);
+    variables.push(("INPUT_LOCK".into(), "s3".into()));
+    variables.push(("GITHUB_ACTOR".into(), "octocat".into()));
+    variables.push(("GITHUB_REPOSITORY".into(), "cabalmail/cabal-infra".into()));
+    variables
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraform_says_who_holds_the_actions_lock_and_why() {
+    if peer("terraform").is_none() {
+        return;
+    }
+    let terraform = Terraform::find().unwrap();
+    let (lab, key, workspace) = locking(&terraform).await;
+    // The re-key stands still while the locks are held.
+    lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
+    let variables = with_lock(&lab, &key);
+    let folder = workspace.module("infra");
+    tokio::task::block_in_place(|| {
+        let child = workspace.start(&variables);
+        while lab.world().current(BUCKET, "production.tflock").is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let environment = lab.env("deploy");
+        terraform.init(&environment, &folder);
+        let arguments = ["apply", "-auto-approve", "-input=false", "-no-color"];
+        let (code, log) = terraform.call(&environment, &folder, &arguments);
+        assert_eq!(code, 1, "{log}");
+        for part in [
+            "Error acquiring the state lock",
+            "octocat@cabalmail/cabal-infra",
+            "tfstate-kms apply",
+            "tfstate-kms changes the encryption of this state",
+        ] {
+            assert!(log.contains(part), "{part}: {log}");
+        }
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success()
+        );
+        let _ = workspace.finish(child, &variables).red("cancelled");
+        lab.clear_faults();
+        // Released: Terraform goes on.
+        let (code, log) = terraform.call(&environment, &folder, &arguments);
+        assert_eq!(code, 0, "{log}");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraforms_lock_is_waited_for() {
+    if peer("terraform").is_none() {
+        return;
+    }
+    let terraform = Terraform::find().unwrap();
+    let (lab, key, workspace) = locking(&terraform).await;
+    let folder = workspace.module("infra");
+    let slow = "resource \"terraform_data\" \"slow\" {\n  provisioner \"local-exec\" {\n    \
+                command = \"sleep 5\"\n  }\n}\n";
+    std::fs::write(folder.join("slow.tf"), slow).unwrap();
+    let environment = lab.env("deploy");
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let applying = scope.spawn(|| {
+                terraform.call(&environment, &folder, &["apply", "-auto-approve", "-input=false"])
+            });
+            while lab.world().current(BUCKET, "production.tflock").is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let ran = workspace.run(&with_lock(&lab, &key)).green();
+            assert!(ran.log.contains("waiting for the lock of `production`"), "{}", ran.log);
+            assert!(ran.log.contains("OperationTypeApply"), "{}", ran.log);
+            assert_eq!(ran.output("rekeyed"), "2");
+            let (code, log) = applying.join().unwrap();
+            assert_eq!(code, 0, "{log}");
+        });
+        for module in ["infra", "dns"] {
+            assert_eq!(terraform.plan(&lab, "deploy", &workspace.module(module)), 0, "{module}");
+        }
+    });
 }

@@ -1,0 +1,104 @@
+//! Takes Terraform's locks before a re-key, and releases them on every way out.
+
+use super::Run;
+use crate::aws::{Bucket, WriteAs};
+use crate::check::{Failure, FailureReason};
+use crate::github;
+use crate::inputs::Lock;
+use crate::lock::{LockInfo, Refused};
+use crate::plan::{Goal, Plan};
+use crate::report::Report;
+use crate::survey::Survey;
+
+impl Run<'_> {
+    /// Locks the states that are to be re-keyed; returns whether the run may go on.
+    pub(super) async fn lock(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        bucket: &Bucket,
+        survey: &Survey,
+        plan: &Plan,
+    ) -> bool {
+        if self.request.lock != Lock::S3 || plan.rekeys().next().is_none() {
+            return true;
+        }
+        self.log.group("Locks");
+        let url = github::run_url(self.environment);
+        let variable = |name| self.environment.get(name).unwrap_or("unknown");
+        let who = format!("{}@{}", variable("GITHUB_ACTOR"), variable("GITHUB_REPOSITORY"));
+        let infos: Vec<(String, LockInfo)> = plan
+            .rekeys()
+            .map(|(at, _)| {
+                let key = &survey.states[at].key;
+                let mode = self.request.mode.as_str();
+                (key.clone(), LockInfo::new(mode, &who, url.as_deref(), bucket.name(), key))
+            })
+            .collect();
+        let write = match goal.key() {
+            Some(key) => WriteAs::Kms(key.as_str().to_owned()),
+            None => WriteAs::S3,
+        };
+        let waits = |key: &str, holder: &str| {
+            self.log.line(&format!("waiting for the lock of `{key}`: {holder}"));
+        };
+        let taking = self.locks.take(bucket, &infos, &write, self.request.lock_timeout, waits);
+        let taken = tokio::select! {
+            taken = taking => taken,
+            () = self.cancelled.asked() => return false,
+        };
+        match taken {
+            Ok(()) => {
+                self.log.line(&format!("{} locks taken", infos.len()));
+                true
+            }
+            Err(refused) => {
+                report.failures.push(failure(&refused));
+                false
+            }
+        }
+    }
+
+    /// Releases what is held, before the states are only looked at.
+    pub(super) async fn unlock(&self) {
+        // What fails now is tried once more at the end of the run, and said then.
+        let _ = self.locks.release().await;
+    }
+}
+
+/// A lock that stays behind.
+pub(crate) fn not_released(problem: String) -> Failure {
+    Failure::new(
+        FailureReason::StateLocked,
+        problem,
+        "Until it is released, Terraform refuses to change this state",
+    )
+}
+
+fn failure(refused: &Refused) -> Failure {
+    let reason = FailureReason::StateLocked;
+    match refused {
+        Refused::Held { key, holder, id } => Failure::new(
+            reason,
+            format!("state `{key}` is locked: {holder}"),
+            format!(
+                "Wait for its holder (`lock-timeout`, seconds). If that is gone, for instance a run that \
+                 was killed, release it in the stack's folder: terraform force-unlock {id}"
+            ),
+        ),
+        Refused::NotReleasable { key, why } => Failure::new(
+            reason,
+            format!(
+                "state `{key}` was not locked, since this principal could not release it ({why})"
+            ),
+            format!("Grant s3:DeleteObject on `{key}.tflock`, or set `lock: none`"),
+        ),
+        Refused::Failed { key, why } => Failure::new(
+            reason,
+            format!("state `{key}` could not be locked ({why})"),
+            format!(
+                "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on `{key}.tflock`; nothing was changed"
+            ),
+        ),
+    }
+}

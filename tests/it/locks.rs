@@ -1,0 +1,171 @@
+//! Terraform's own lock: taken, respected, released, and never left behind unsaid.
+
+use aws_lab::{Effect, Encryption, Lab, Matcher, Topology};
+use serde_json::Value;
+
+use crate::bench::Bench;
+use crate::common::{BUCKET, KEYS, state};
+
+const TERRAFORMS: &str = r#"{"ID":"f1af2b35-e439-0781-ec9c-3b7f94b459d1","Operation":"OperationTypeApply","Info":"","Who":"root@vm","Version":"1.11.4","Created":"2026-11-24T03:35:02.093082354Z","Path":"cabal-tf-backend/production"}"#;
+
+fn lock_of(key: &str) -> String {
+    format!("{key}.tflock")
+}
+
+fn lock(lab: &Lab, key: &str) -> Option<Vec<u8>> {
+    lab.world().current(BUCKET, &lock_of(key)).map(|version| version.body.to_vec())
+}
+
+const LOCK: (&str, &str) = ("INPUT_LOCK", "s3");
+const AT_ONCE: (&str, &str) = ("INPUT_LOCK-TIMEOUT", "0");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_held_during_the_re_key_and_released() {
+    for (mode, key) in [("apply", true), ("rollback", false)] {
+        let bench = Bench::new().await;
+        let kms = Encryption::Kms { key: bench.key.clone() };
+        if !key {
+            for key in KEYS {
+                bench.lab.world().put_object(BUCKET, key, state(7), kms.clone());
+            }
+        }
+        // Looked at from inside: while the copy is carried out.
+        let wanted = if key { kms } else { Encryption::SseS3 };
+        bench.before_nth("CopyObject", KEYS[0], 1, move |world| {
+            for key in KEYS {
+                let lock = world.current(BUCKET, &lock_of(key)).expect("a lock");
+                assert_eq!(
+                    (&lock.encryption, lock.content_type.as_deref()),
+                    (&wanted, Some("application/json"))
+                );
+                let info: Value = serde_json::from_slice(&lock.body).unwrap();
+                assert_eq!(info["Path"], format!("{BUCKET}/{key}"));
+                assert!(info["Info"].as_str().unwrap().starts_with("tfstate-kms changes"));
+            }
+        });
+        let variable = if key { bench.key.as_str() } else { "" };
+        let ran = bench.run_as("deploy", mode, variable, &[LOCK]).await.green();
+        assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+        assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()));
+        // What has nothing to write takes none.
+        bench.lab.clear_log();
+        let _ = bench.run_as("deploy", mode, variable, &[LOCK]).await.green();
+        assert!(bench.writes().is_empty(), "{:?}", bench.writes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraforms_lock_is_respected() {
+    let bench = Bench::new().await;
+    bench.lab.world().put_object(BUCKET, &lock_of(KEYS[1]), TERRAFORMS, Encryption::SseS3);
+    let ran = bench.run("apply", &[LOCK, AT_ONCE]).await.red("state-locked");
+    assert!(ran.log.contains("held by root@vm, for OperationTypeApply"), "{}", ran.log);
+    assert!(ran.log.contains("terraform force-unlock f1af2b35-e439-0781-ec9c-3b7f94b459d1"));
+    assert_eq!(bench.encryption(KEYS[0]), Encryption::SseS3);
+    assert_eq!(lock(&bench.lab, KEYS[0]), None, "the other one was given back");
+    assert_eq!(lock(&bench.lab, KEYS[1]).unwrap(), TERRAFORMS.as_bytes());
+    // It is waited for: at the third look it is gone.
+    bench.lab.inject(
+        Matcher::every("GetObject").key(&lock_of(KEYS[1])).nth(2),
+        Effect::Act(Box::new(|world| world.delete_object(BUCKET, &lock_of(KEYS[1])))),
+    );
+    let ran = bench.run("apply", &[LOCK]).await.green();
+    assert!(ran.log.contains("waiting for the lock of `production-bootstrap`"), "{}", ran.log);
+    assert_eq!(ran.output("rekeyed"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_is_taken_that_could_not_be_released() {
+    // The runbook's bucket policy does not grant s3:DeleteObject.
+    let bench = Bench::with(Topology::Roles, |world| {
+        let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+        let text = policy.to_string().replace("\"s3:DeleteObject\"", "\"s3:None\"");
+        *policy = serde_json::from_str(&text).unwrap();
+    })
+    .await;
+    let digest = bench.digest();
+    let ran = bench.run("apply", &[LOCK]).await.red("state-locked");
+    bench.assert_untouched(&digest);
+    assert!(
+        ran.log.contains("could not release it") && ran.log.contains("s3:DeleteObject"),
+        "{}",
+        ran.log
+    );
+    assert!(!bench.writes().iter().any(|call| call == "PutObject"), "{:?}", bench.writes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_released_on_every_way_out() {
+    // A lost answer: the lock is recognised as this run's own.
+    let lost = Bench::new().await;
+    lost.lab.inject(Matcher::every("PutObject").key(&lock_of(KEYS[0])), Effect::ResetAfter);
+    let _ = lost.run("apply", &[LOCK]).await.green();
+    assert_eq!(lock(&lost.lab, KEYS[0]), None);
+    // A failure.
+    let failing = Bench::new().await;
+    failing.lab.inject(Matcher::every("CopyObject"), Effect::fail(403, "AccessDenied"));
+    let _ = failing.run("apply", &[LOCK]).await.red("rekey-failed");
+    assert!(KEYS.iter().all(|key| lock(&failing.lab, key).is_none()));
+    // A cancellation, in the middle of a copy that never ends.
+    let cancelled = Bench::new().await;
+    cancelled.lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
+    let variables = cancelled.variables("deploy", "apply", &cancelled.key, &[LOCK]);
+    let (ran, seconds) = tokio::task::block_in_place(|| {
+        let child = cancelled.workspace.start(&variables);
+        while lock(&cancelled.lab, KEYS[0]).is_none() || lock(&cancelled.lab, KEYS[1]).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let pid = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success()
+        );
+        let began = std::time::Instant::now();
+        (cancelled.workspace.finish(child, &variables), began.elapsed().as_secs_f64())
+    });
+    let ran = ran.red("cancelled");
+    assert!(seconds < 7.0, "{seconds}");
+    assert!(KEYS.iter().all(|key| lock(&cancelled.lab, key).is_none()), "{}", ran.log);
+    // Where it cannot be released, that is said.
+    let stuck = Bench::new().await;
+    let mut matcher = Matcher::every("DeleteObject").key(&lock_of(KEYS[0]));
+    matcher.from = 2;
+    stuck.lab.inject(matcher, Effect::fail(500, "InternalError"));
+    let ran = stuck.run("apply", &[LOCK]).await.red("state-locked");
+    assert!(ran.log.contains("terraform force-unlock"), "{}", ran.log);
+    assert_eq!(ran.output("rekeyed"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_forced_and_taken_by_another_is_left_alone() {
+    let bench = Bench::new().await;
+    bench.before_nth("CopyObject", KEYS[0], 1, |world| {
+        world.delete_object(BUCKET, &lock_of(KEYS[0]));
+        world.put_object(BUCKET, &lock_of(KEYS[0]), TERRAFORMS, Encryption::SseS3);
+    });
+    let _ = bench.run("apply", &[LOCK]).await.green();
+    assert_eq!(lock(&bench.lab, KEYS[0]).unwrap(), TERRAFORMS.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_the_next_run_says_how_to_unlock() {
+    let bench = Bench::new().await;
+    bench.lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
+    let variables = bench.variables("deploy", "apply", &bench.key, &[LOCK]);
+    tokio::task::block_in_place(|| {
+        let mut child = bench.workspace.start(&variables);
+        while lock(&bench.lab, KEYS[0]).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    bench.lab.clear_faults();
+    let info: Value = serde_json::from_slice(&lock(&bench.lab, KEYS[0]).unwrap()).unwrap();
+    let ran = bench.run("apply", &[LOCK, AT_ONCE]).await.red("state-locked");
+    assert!(ran.log.contains("tfstate-kms apply"), "{}", ran.log);
+    let id = info["ID"].as_str().unwrap();
+    assert!(
+        ran.log.contains(&format!("terraform force-unlock {id}"))
+            || ran.log.contains("force-unlock")
+    );
+}

@@ -68,7 +68,7 @@ fn all_problems_are_reported_at_once() {
         ("INPUT_ACL", "everyone"),
         ("INPUT_PROBE", "always"),
         ("INPUT_MUST-READ", "plan-role"),
-        ("INPUT_IN-FLIGHT", "auto"),
+        ("INPUT_IN-FLIGHT", "a/b.yml"),
         ("INPUT_CONFIRM", "x"),
     ]);
     for part in [
@@ -85,7 +85,7 @@ fn all_problems_are_reported_at_once() {
         "`acl` is `everyone`: it is not a canned ACL",
         "`probe` is `always`; it takes `auto`, `web-identity`, `federation`, `role` or `off`",
         "`must-read` is `plan-role`: it is not the ARN of an IAM role or user",
-        "`in-flight` is `auto`; only `none` is available",
+        "`in-flight` is `a/b.yml`: it must be `auto`, `none` or file names",
         "`confirm` is not available in this version",
     ] {
         assert!(all.iter().any(|p| p.contains(part)), "missing: {part}\nin {all:#?}");

@@ -80,6 +80,12 @@ named! {
         KeyUnusable = "key-unusable", "the key is disabled, pending deletion, of the wrong kind or place";
         KeyDenied = "key-denied", "this principal may not encrypt and decrypt under the key";
         ReadersLockedOut = "readers-locked-out", "a role that must read the states would be locked out";
+        KeyInUse = "key-in-use", "something still needs the key, or may";
+        KeyGone = "key-gone", "the key does not exist, or not any more";
+        KeyAmbiguous = "key-ambiguous", "more than one key could be meant";
+        KeyChangeFailed = "key-change-failed", "KMS did not do what was asked";
+        LastAdministrator = "last-administrator", "nobody could change the key policy any more";
+        VariableNotSet = "variable-not-set", "the variable of the GitHub environment could not be set";
         BucketPolicyDenies = "bucket-policy-denies", "the bucket policy refuses what would be written";
         GateOpen = "gate-open", "a state can be read without a grant on the key";
         GateInconclusive = "gate-inconclusive", "the named gate probe could not tell";

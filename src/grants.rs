@@ -32,12 +32,20 @@ impl fmt::Display for Sides {
     }
 }
 
+/// A single principal as a text, as the runbook writes it.
+fn one_or_all(principals: &[String]) -> Value {
+    match principals {
+        [one] => json!(one),
+        all => json!(all),
+    }
+}
+
 /// The statement of the key policy (Part 1 of the runbook).
-pub fn key_policy_statement(principal: &str) -> Value {
+pub fn key_policy_statement(principals: &[String]) -> Value {
     json!({
         "Sid": "DeployPrincipalUse",
         "Effect": "Allow",
-        "Principal": { "AWS": principal },
+        "Principal": { "AWS": one_or_all(principals) },
         "Action": ACTIONS,
         "Resource": "*",
     })
@@ -57,18 +65,20 @@ pub fn iam_policy_statement(key: &KeyArn) -> Value {
 /// these states; DescribeKey stays a direct call. More states than a policy has room for
 /// become the bucket.
 pub fn hardened_statements(
-    principal: &str,
-    key: &KeyArn,
+    principals: &[String],
+    partition: &str,
+    region: &str,
     bucket: &str,
     states: &[String],
 ) -> Value {
     const NAMED: usize = 20;
-    let arn = |state: &str| format!("arn:{}:s3:::{bucket}/{state}*", key.partition());
+    let arn = |state: &str| format!("arn:{partition}:s3:::{bucket}/{state}*");
     let arns: Vec<String> = match states {
         few if few.len() <= NAMED => few.iter().map(|state| arn(state)).collect(),
         _ => vec![arn("")],
     };
-    let host = match key.partition() {
+    let principal = one_or_all(principals);
+    let host = match partition {
         "aws-cn" => "amazonaws.com.cn",
         _ => "amazonaws.com",
     };
@@ -80,7 +90,7 @@ pub fn hardened_statements(
             "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
             "Resource": "*",
             "Condition": {
-                "StringEquals": { "kms:ViaService": format!("s3.{}.{host}", key.region()) },
+                "StringEquals": { "kms:ViaService": format!("s3.{region}.{host}") },
                 "StringLike": { "kms:EncryptionContext:aws:s3:arn": arns },
             },
         },
@@ -104,7 +114,7 @@ pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String
         account,
         key,
         sides,
-        &key_policy_statement(&principal),
+        &key_policy_statement(std::slice::from_ref(&principal)),
         &iam_policy_statement(key),
     );
     if caller.is_some_and(|caller| caller.principal.guessed) {
@@ -184,11 +194,15 @@ mod tests {
     #[test]
     fn the_hardened_variant_names_service_and_states() {
         let key = KeyArn::parse(KEY).unwrap();
-        let text = hardened_statements("p", &key, "b", &["production".into()]).to_string();
+        let hardened = |states: &[String]| {
+            let (partition, region) = (key.partition(), key.region());
+            hardened_statements(&["p".into()], partition, region, "b", states).to_string()
+        };
+        let text = hardened(&["production".into()]);
         assert!(text.contains("s3.us-east-1.amazonaws.com"));
         assert!(text.contains("arn:aws:s3:::b/production*"));
         let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
-        let text = hardened_statements("p", &key, "b", &many).to_string();
+        let text = hardened(&many);
         assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");
     }
 }

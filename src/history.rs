@@ -152,7 +152,7 @@ impl History {
 
 /// The rules that let old versions of the states expire, fit for
 /// `aws s3api put-bucket-lifecycle-configuration`.
-fn lifecycle(states: &[String]) -> String {
+pub(crate) fn lifecycle(states: &[String]) -> String {
     let rules: Vec<serde_json::Value> = states
         .iter()
         .take(10)

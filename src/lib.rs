@@ -18,6 +18,7 @@ pub mod grants;
 pub mod history;
 pub mod in_flight;
 pub mod inputs;
+pub mod key_policy;
 pub mod layout;
 pub mod lock;
 pub mod modes;

@@ -7,42 +7,53 @@ use tfstate_kms::github::Log;
 use tfstate_kms::inputs::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An overflow would end the process in the middle of whatever it does; the default of
-/// 2 MiB is little for futures as large as those of an AWS client in an unoptimised build.
+/// An overflow would end the process in the middle of whatever it does; the usual 2 MiB are
+/// little for futures as large as those of an AWS client in an unoptimised build.
 const STACK: usize = 16 << 20;
 
 fn main() -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run()),
-        Err(error) => {
-            Log::stdout().line(&format!("no threads could be started: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> ExitCode {
     // A panic's text could quote a state; its place is enough.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         Log::stdout().line(&format!("internal error at {place}"));
     }));
     let environment = Environment::of_process();
+    let its = environment.clone();
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || run(its));
+    let ended = match thread {
+        Ok(thread) => thread.join(),
+        Err(error) => {
+            Log::stdout().line(&format!("no thread could be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    ended.unwrap_or_else(|_| {
+        tfstate_kms::report_panic(&environment, &Log::stdout());
+        ExitCode::FAILURE
+    })
+}
+
+fn run(environment: Environment) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            Log::stdout().line(&format!("no threads could be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let cancelled = Cancelled::default();
     let listener = cancelled.clone();
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         if interrupted().await.is_ok() {
             Log::stdout().line("cancelled: finishing the state in hand, beginning no other");
             listener.set();
         }
     });
-    let run = tokio::spawn(tfstate_kms::run(environment.clone(), Log::stdout(), cancelled));
-    run.await.unwrap_or_else(|_| {
-        tfstate_kms::report_panic(&environment, &Log::stdout());
-        ExitCode::FAILURE
-    })
+    runtime.block_on(tfstate_kms::run(environment, Log::stdout(), cancelled))
 }
 
 /// As PID 1 of a container this process has no default signal handlers.

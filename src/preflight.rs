@@ -92,14 +92,14 @@ impl Evidence {
             let first = context(some_target, bucket, states.first());
             let (description, rotation, policy, encrypt, uses) = tokio::join!(
                 some_keys.describe(id),
-                some_keys.rotates(id),
+                some_keys.rotation(id),
                 some_keys.policy(id),
                 some_keys.may_encrypt(id, &first),
                 Self::uses(keys, bucket, target, states, false)
             );
             Some(KeyEvidence {
                 description,
-                rotation,
+                rotation: rotation.map(|rotation| rotation.on),
                 policy,
                 not_allowed_by_iam: None,
                 encrypt,
@@ -307,7 +307,13 @@ impl Judgement {
         let remedy = format!(
             "{}\nOr, hardened, in the key policy (through S3 only, and for these states only):\n{:#}",
             grants::statements(caller, target, sides),
-            grants::hardened_statements(&grants::named(caller), target, bucket, &states)
+            grants::hardened_statements(
+                &[grants::named(caller)],
+                target.partition(),
+                target.region(),
+                bucket,
+                &states
+            )
         );
         for (id, side, why) in [
             (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),
@@ -377,7 +383,7 @@ fn sides(caller: Option<&Caller>, key: &KeyEvidence) -> (grants::Sides, [String;
 }
 
 /// What makes the described key unfit, and what to do.
-fn unfit(target: &KeyArn, key: &KeyDescription) -> Option<(String, String)> {
+pub(crate) fn unfit(target: &KeyArn, key: &KeyDescription) -> Option<(String, String)> {
     let region = target.region();
     let enable = format!("aws kms enable-key --key-id {target} --region {region}");
     if key.aws_managed {

@@ -78,7 +78,7 @@ impl Bucket {
         Ok(answer.status() == Some(&BucketVersioningStatus::Enabled))
     }
 
-    async fn default_encryption(&self) -> Result<(ServerSide, bool), AwsError> {
+    pub(crate) async fn default_encryption(&self) -> Result<(ServerSide, bool), AwsError> {
         let request = self.client.get_bucket_encryption().bucket(&self.name);
         let request = request.set_expected_bucket_owner(self.owner.clone());
         let answer =

@@ -11,7 +11,7 @@ use super::{AwsError, Kind};
 /// KMS in one region.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    client: Client,
+    pub(super) client: Client,
 }
 
 /// A key as `DescribeKey` shows it.
@@ -90,21 +90,6 @@ impl Keys {
             usage: key.key_usage().map_or("", |usage| usage.as_str()).to_owned(),
             deletion_date: key.deletion_date().and_then(|at| at.fmt(Format::DateTime).ok()),
         })
-    }
-
-    /// Whether the key's material is rotated.
-    ///
-    /// # Errors
-    /// As classified.
-    pub async fn rotates(&self, key: &str) -> Result<bool, AwsError> {
-        let answer = self
-            .client
-            .get_key_rotation_status()
-            .key_id(key)
-            .send()
-            .await
-            .map_err(|e| classify("kms:GetKeyRotationStatus", &e))?;
-        Ok(answer.key_rotation_enabled())
     }
 
     /// The key policy, as JSON text. KMS gives it within the key's account only.

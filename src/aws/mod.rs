@@ -5,6 +5,7 @@
 mod bucket_settings;
 mod error;
 mod iam;
+mod key_admin;
 mod kms;
 mod lock_object;
 mod object;
@@ -29,6 +30,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind};
+pub use key_admin::{Grant, ObjectVersion, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{
     Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, Share, WriteAs,

@@ -3,19 +3,22 @@
 //! Raw and resolved are two types. Resolving makes no network call, reads no file,
 //! and reports every problem at once.
 
+mod key_admin;
 mod options;
 mod raw;
 mod secret;
+mod values;
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub use key_admin::{CREATE_WORDS, KeyAdmin};
 use options::list;
 pub use options::{FileFormat, History, Lock, Mode, OnExisting, Probe, Strategy};
-pub use raw::{Environment, KNOWN, RawInputs, UNAVAILABLE};
+pub use raw::{Environment, KNOWN, RawInputs};
 pub use secret::Secret;
+use values::words;
 
 use crate::backend::BackendFormat;
 use crate::in_flight::InFlight;
@@ -131,6 +134,8 @@ pub struct Request {
     pub report_path: PathBuf,
     /// Bytes that state bodies may take in memory, all together.
     pub memory: u64,
+    /// For the key modes.
+    pub key_admin: KeyAdmin,
     /// Whose runs must not be under way at a write.
     pub in_flight: InFlight,
     /// Only on this branch; `None` and `*` are any.
@@ -197,8 +202,8 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn request(mut self, raw: RawInputs) -> Result<Request, Refused> {
-        let mode = self.choice("mode", raw.mode, Mode::Apply);
-        let key = self.key(raw.kms_key_id, mode);
+        let mode = self.choice("mode", raw.mode.clone(), Mode::Apply);
+        let key = self.key(raw.kms_key_id.clone(), mode);
         if mode == Mode::Rollback && key.is_some() {
             self.problem(
                 "mode",
@@ -206,7 +211,8 @@ impl Resolver<'_> {
                  apply would put the states under it again. Clear the variable first",
             );
         }
-        let environment = self.environment_name(raw.environment);
+        let environment = self.environment_name(raw.environment.clone());
+        let key_admin = self.key_admin(&raw, mode, &environment, key.as_ref());
         let modules = self.modules(raw.modules);
         let layout = self.layout(raw.state_keys.as_deref(), &modules, &environment);
         let bucket = self.bucket(raw.bucket);
@@ -265,6 +271,7 @@ impl Resolver<'_> {
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
             memory: self.memory(),
+            key_admin,
             in_flight,
             in_flight_branch,
             in_flight_timeout,
@@ -282,85 +289,6 @@ impl Resolver<'_> {
         } else {
             Err(Refused { problems: self.problems, key_to_look_up: self.key_to_look_up })
         }
-    }
-
-    fn problem(&mut self, input: &str, message: impl Into<String>) {
-        self.problems.push(Problem::new(input, message));
-    }
-
-    /// Reports `value` when it is wrong, and says whether it may be used.
-    fn check(&mut self, input: &str, value: &str, wrong: bool, problem: &str) -> bool {
-        if wrong {
-            self.problem(input, format!("is `{}`: it {problem}", printable(value)));
-        }
-        !wrong
-    }
-
-    fn choice<T: FromStr<Err = String>>(
-        &mut self,
-        input: &str,
-        raw: Option<String>,
-        default: T,
-    ) -> T {
-        match raw.map(|text| text.parse()) {
-            None => default,
-            Some(Ok(value)) => value,
-            Some(Err(message)) => {
-                self.problem(input, message);
-                default
-            }
-        }
-    }
-
-    /// YAML 1.2's booleans, as the runner's own toolkit reads them.
-    fn flag(&mut self, input: &str, raw: Option<String>, default: bool) -> bool {
-        match raw.as_deref() {
-            None => default,
-            Some("true" | "True" | "TRUE") => true,
-            Some("false" | "False" | "FALSE") => false,
-            Some(other) => {
-                let message = format!("is `{}`; it takes true or false", printable(other));
-                self.problem(input, message);
-                default
-            }
-        }
-    }
-
-    /// The bytes that state bodies may take; a variable and no input, since it is a matter
-    /// of the runner's size.
-    fn memory(&mut self) -> u64 {
-        const NAME: &str = "TFSTATE_KMS_MEMORY_MIB";
-        let Some(text) = self.environment.get(NAME) else { return DEFAULT_MEMORY_MIB << 20 };
-        let mebibytes = text.parse::<u64>().ok().filter(|n| (1..=1 << 20).contains(n));
-        self.check(NAME, text, mebibytes.is_none(), "must be a number of MiB from 1 to 1048576");
-        mebibytes.unwrap_or(DEFAULT_MEMORY_MIB) << 20
-    }
-
-    fn in_flight(&mut self, raw: Option<String>) -> InFlight {
-        let Some(text) = raw else { return InFlight::Auto };
-        let words: Vec<&str> = words(&text).collect();
-        match words[..] {
-            ["auto"] => return InFlight::Auto,
-            ["none"] => return InFlight::None,
-            _ => {}
-        }
-        for file in &words {
-            let named = file.strip_suffix(".yml").or(file.strip_suffix(".yaml"));
-            let wrong = named.is_none_or(str::is_empty) || file.contains('/');
-            let problem =
-                "must be `auto`, `none` or file names of .github/workflows, such as `infra.yml`";
-            self.check("in-flight", file, wrong, problem);
-        }
-        InFlight::Files(words.into_iter().map(str::to_owned).collect())
-    }
-
-    fn seconds(&mut self, input: &str, raw: Option<String>, default: u64) -> Duration {
-        // GitHub ends a job on its own runners after six hours.
-        const MOST: u64 = 6 * 60 * 60;
-        let Some(text) = raw else { return Duration::from_secs(default) };
-        let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= MOST);
-        self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 21600");
-        Duration::from_secs(seconds.unwrap_or(default))
     }
 
     fn key(&mut self, input: Option<String>, mode: Mode) -> Option<KeyArn> {
@@ -437,21 +365,6 @@ impl Resolver<'_> {
         modules
     }
 
-    /// ARNs of roles or users, by commas, spaces or lines.
-    fn arns(&mut self, input: &str, raw: Option<String>) -> Vec<String> {
-        let text = raw.unwrap_or_default();
-        let mut arns: Vec<String> = Vec::new();
-        for arn in words(&text) {
-            let wrong = !names::is_principal_arn(arn);
-            if self.check(input, arn, wrong, "is not the ARN of an IAM role or user")
-                && !arns.iter().any(|known| known == arn)
-            {
-                arns.push(arn.to_owned());
-            }
-        }
-        arns
-    }
-
     fn layout(&mut self, templates: Option<&str>, modules: &[String], environment: &str) -> Layout {
         let names = Names { environment, workspace: self.environment.get("TF_WORKSPACE") };
         let bad_workspace = names.workspace.and_then(names::component_problem);
@@ -508,26 +421,6 @@ impl Resolver<'_> {
         self.check(name, &region, !names::is_region(&region), "is not the name of a region")
             .then_some(region)
     }
-
-    /// A path that stays below the workspace.
-    fn path(&mut self, input: &str, raw: Option<String>, default: &str) -> PathBuf {
-        let text = raw.unwrap_or_else(|| default.to_owned());
-        let path = Path::new(&text);
-        let workspace = Runner::of(self.environment).workspace;
-        let relative = path.strip_prefix(&workspace).unwrap_or(path);
-        let climbs = relative
-            .components()
-            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
-        if climbs || text.chars().any(char::is_control) {
-            self.check(input, &text, true, "must be a path below the workspace, without `..`");
-        }
-        relative.components().filter(|part| *part != Component::CurDir).collect()
-    }
-}
-
-/// The items of a list by commas, spaces or lines.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

@@ -52,6 +52,21 @@ spelled! {
         Verify = "verify",
         /// Put the states back under SSE-S3.
         Rollback = "rollback",
+        /// Make the key, with policy, rotation and alias.
+        CreateKey = "create-key",
+        /// Schedule the deletion of a key that nothing needs.
+        RetireKey = "retire-key",
+        /// Take a scheduled deletion back.
+        RecoverKey = "recover-key",
+        /// Take a principal out of a key's policy.
+        Revoke = "revoke",
+    }
+}
+
+impl Mode {
+    /// It acts on a key, and on no state.
+    pub fn is_about_a_key(self) -> bool {
+        matches!(self, Self::CreateKey | Self::RetireKey | Self::RecoverKey | Self::Revoke)
     }
 }
 

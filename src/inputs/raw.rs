@@ -44,10 +44,18 @@ pub struct RawInputs {
     pub(super) report_path: Option<String>,
     pub(super) github_token: Option<Secret>,
     pub(super) check_run: Option<String>,
+    pub(super) target_key: Option<String>,
+    pub(super) alias: Option<String>,
+    pub(super) rotation_days: Option<String>,
+    pub(super) deletion_days: Option<String>,
+    pub(super) confirm: Option<String>,
+    pub(super) set_variable: Option<String>,
+    pub(super) abandon_versions: Option<String>,
+    pub(super) key_policy: Option<String>,
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 30] = [
+pub const KNOWN: [&str; 38] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -78,11 +86,6 @@ pub const KNOWN: [&str; 30] = [
     "report-path",
     "github-token",
     "check-run",
-];
-
-/// Inputs of a later version that this one cannot honour. Taking one and ignoring
-/// it would promise a check or a guard that is not made, so each is an error.
-pub const UNAVAILABLE: [&str; 8] = [
     "target-key",
     "alias",
     "rotation-days",
@@ -90,7 +93,7 @@ pub const UNAVAILABLE: [&str; 8] = [
     "confirm",
     "set-variable",
     "abandon-versions",
-    "unlock",
+    "key-policy",
 ];
 
 /// The process environment, read once.
@@ -151,11 +154,6 @@ impl Environment {
             };
             if KNOWN.contains(&name.as_str()) {
                 given.push((variable.clone(), value.to_owned()));
-            } else if UNAVAILABLE.contains(&name.as_str()) {
-                problems.push(Problem::new(
-                    &name,
-                    "is not available in this version; remove it from the step",
-                ));
             } else {
                 warnings.push(unknown(&name));
             }
@@ -231,12 +229,6 @@ mod tests {
         );
         let (_, warnings, _) = Environment::from([("INPUT_COLOUR", "x")]).inputs();
         assert_eq!(warnings, ["input `colour` is unknown and has no effect"]);
-    }
-
-    #[test]
-    fn what_is_not_available_is_an_error() {
-        let (_, _, problems) = Environment::from([("INPUT_TARGET-KEY", "x")]).inputs();
-        assert!(problems[0].to_string().contains("`target-key` is not available in this version"));
     }
 
     #[test]

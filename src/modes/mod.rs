@@ -6,6 +6,7 @@ mod findings;
 mod gate;
 mod in_flight;
 mod job;
+mod keys;
 mod locks;
 mod old_versions;
 mod states;
@@ -57,6 +58,12 @@ impl Run<'_> {
         match self.request.mode {
             Mode::Backend => {
                 self.backend_files(report, None);
+            }
+            Mode::CreateKey | Mode::RetireKey | Mode::RecoverKey | Mode::Revoke => {
+                tokio::select! {
+                    () = self.key_mode(report) => {}
+                    () = self.cancelled.grace_over() => report.failures.push(Self::cancelled()),
+                }
             }
             Mode::Plan | Mode::Apply | Mode::Verify | Mode::Rollback => {
                 self.states(report, &goal).await;

@@ -417,7 +417,10 @@ impl Run<'_> {
         let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
         let principal = caller.principal.arn.clone();
         let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
-        let hardened = grants::hardened_statements(&principal, key, &self.request.bucket, &states);
+        let principal = [principal];
+        let (partition, region) = (key.partition(), key.region());
+        let bucket = &self.request.bucket;
+        let hardened = grants::hardened_statements(&principal, partition, region, bucket, &states);
         let folder = self.request.report_path.parent().unwrap_or(std::path::Path::new(""));
         for (name, statement) in [
             ("key-policy-statement", grants::key_policy_statement(&principal)),

@@ -68,6 +68,32 @@ pub struct Report {
     pub exposed_versions: String,
     /// Files with the statements that are missing, relative to the workspace.
     pub statements: Vec<String>,
+    /// What a key mode did, or would do.
+    pub key: Option<KeyReport>,
+}
+
+/// What a key mode did, or would do.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KeyReport {
+    /// The key's ARN, once there is one.
+    pub arn: Option<String>,
+    /// Its alias, in mode `create-key`.
+    pub alias: Option<String>,
+    /// What was to be done.
+    pub steps: Vec<KeyStep>,
+    /// How the key policy changes, as a unified diff.
+    pub diff: Option<String>,
+    /// What else is to be known.
+    pub notes: Vec<String>,
+}
+
+/// A step of a key mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyStep {
+    /// What it is.
+    pub what: String,
+    /// It was done in this run.
+    pub done: bool,
 }
 
 /// What the gate's verdict rests on.
@@ -249,6 +275,7 @@ impl Report {
             gate_evidence: None,
             exposed_versions: String::new(),
             statements: Vec::new(),
+            key: None,
         }
     }
 
@@ -265,6 +292,10 @@ impl Report {
     pub fn finish(&mut self, elapsed: Duration) {
         self.seconds = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
         self.checks.sort_by_key(|check| check.id);
+        if let Some(key) = &self.key {
+            self.verified = self.failures.is_empty() && key.steps.iter().all(|step| step.done);
+            return;
+        }
         self.verified = self.failures.is_empty()
             && self.objects.iter().any(|object| object.after.is_some())
             && self.checks.iter().all(|check| check.status != Status::Fail)
@@ -278,7 +309,7 @@ impl Report {
         let known =
             |object: &ObjectReport| object.after.is_some() || object.action == Action::Absent;
         // Without a bucket nothing was looked at.
-        if self.bucket.is_none() || !self.objects.iter().all(known) {
+        if self.bucket.is_none() || self.key.is_some() || !self.objects.iter().all(known) {
             return "";
         }
         let mut kinds: Vec<&str> = self

@@ -32,6 +32,7 @@ pub fn markdown(report: &Report, report_path: &str, limit: usize) -> String {
         out.push_str(&piece);
     }
     out.push_str(&facts(report));
+    out.push_str(&key(report, limit / 4));
     let mut tail = tail(report, report_path);
     if out.len() + tail.len() + 4096 > limit {
         // The verdict is above; the evidence is in the job summary and the report.
@@ -62,6 +63,10 @@ fn verdict(report: &Report) -> String {
     let line = match (report.failures.first(), report.mode) {
         (Some(failure), _) => format!("❌ {mode}: {}", failure.reason.meaning()),
         (None, Some(Mode::Backend)) => "✅ backend files are as wanted".to_owned(),
+        (None, Some(about)) if about.is_about_a_key() => match report.verified {
+            true => format!("✅ {mode}: done"),
+            false => format!("🔷 {mode}: what it would do is below; nothing of that was written"),
+        },
         (None, _) if count == 0 => "⚪ no state exists yet; nothing was verified".to_owned(),
         (None, Some(Mode::Plan)) => match would(report) {
             0 => format!("✅ plan: nothing to do, {states} as wanted"),
@@ -110,6 +115,37 @@ fn facts(report: &Report) -> String {
         out.push_str(&format!("| {name} | {value} |\n"));
     }
     out.push('\n');
+    out
+}
+
+/// What a key mode did, or would do.
+fn key(report: &Report, room: usize) -> String {
+    let Some(key) = &report.key else { return String::new() };
+    let mut out = String::from("#### Key\n\n");
+    for name in [&key.arn, &key.alias].into_iter().flatten() {
+        out.push_str(&format!("- {}\n", code(name)));
+    }
+    for step in &key.steps {
+        let mark = if step.done { "✅ done" } else { "🔷 not done" };
+        out.push_str(&format!("- {mark}: {}\n", text(&clip(&step.what, 2048))));
+    }
+    if key.steps.is_empty() {
+        out.push_str("- nothing to do\n");
+    }
+    out.push('\n');
+    if let Some(diff) = &key.diff {
+        out.push_str(&block(&clip(diff, room / 2)));
+        out.push('\n');
+    }
+    for note in &key.notes {
+        let piece = block(&clip(note, 4096));
+        if out.len() + piece.len() > room {
+            out.push_str("… and more in the report.\n\n");
+            break;
+        }
+        out.push_str(&piece);
+        out.push('\n');
+    }
     out
 }
 

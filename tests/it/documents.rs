@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tfstate_kms::check::{CheckId, FailureReason};
-use tfstate_kms::inputs::{KNOWN, UNAVAILABLE};
+use tfstate_kms::inputs::KNOWN;
 use tfstate_kms::report::Report;
 
 fn file(name: &str) -> String {
@@ -31,7 +31,6 @@ fn action_yml_has_the_inputs_and_outputs_that_the_code_has() {
     assert_eq!(section(&action, "inputs"), set(KNOWN));
     let outputs = Report::new().outputs("");
     assert_eq!(section(&action, "outputs"), set(outputs.iter().map(|(name, _)| *name)));
-    assert!(UNAVAILABLE.iter().all(|name| !KNOWN.contains(name)));
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! Single values of inputs, each checked.
+
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{DEFAULT_MEMORY_MIB, Problem, Resolver, Runner};
+use crate::in_flight::InFlight;
+use crate::names::{self, printable};
+
+impl Resolver<'_> {
+    pub(super) fn problem(&mut self, input: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(input, message));
+    }
+
+    /// Reports `value` when it is wrong, and says whether it may be used.
+    pub(super) fn check(&mut self, input: &str, value: &str, wrong: bool, problem: &str) -> bool {
+        if wrong {
+            self.problem(input, format!("is `{}`: it {problem}", printable(value)));
+        }
+        !wrong
+    }
+
+    pub(super) fn choice<T: FromStr<Err = String>>(
+        &mut self,
+        input: &str,
+        raw: Option<String>,
+        default: T,
+    ) -> T {
+        match raw.map(|text| text.parse()) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(message)) => {
+                self.problem(input, message);
+                default
+            }
+        }
+    }
+
+    /// YAML 1.2's booleans, as the runner's own toolkit reads them.
+    pub(super) fn flag(&mut self, input: &str, raw: Option<String>, default: bool) -> bool {
+        match raw.as_deref() {
+            None => default,
+            Some("true" | "True" | "TRUE") => true,
+            Some("false" | "False" | "FALSE") => false,
+            Some(other) => {
+                let message = format!("is `{}`; it takes true or false", printable(other));
+                self.problem(input, message);
+                default
+            }
+        }
+    }
+
+    /// The bytes that state bodies may take; a variable and no input, since it is a matter
+    /// of the runner's size.
+    pub(super) fn memory(&mut self) -> u64 {
+        const NAME: &str = "TFSTATE_KMS_MEMORY_MIB";
+        let Some(text) = self.environment.get(NAME) else { return DEFAULT_MEMORY_MIB << 20 };
+        let mebibytes = text.parse::<u64>().ok().filter(|n| (1..=1 << 20).contains(n));
+        self.check(NAME, text, mebibytes.is_none(), "must be a number of MiB from 1 to 1048576");
+        mebibytes.unwrap_or(DEFAULT_MEMORY_MIB) << 20
+    }
+
+    pub(super) fn in_flight(&mut self, raw: Option<String>) -> InFlight {
+        let Some(text) = raw else { return InFlight::Auto };
+        let words: Vec<&str> = words(&text).collect();
+        match words[..] {
+            ["auto"] => return InFlight::Auto,
+            ["none"] => return InFlight::None,
+            _ => {}
+        }
+        for file in &words {
+            let named = file.strip_suffix(".yml").or(file.strip_suffix(".yaml"));
+            let wrong = named.is_none_or(str::is_empty) || file.contains('/');
+            let problem =
+                "must be `auto`, `none` or file names of .github/workflows, such as `infra.yml`";
+            self.check("in-flight", file, wrong, problem);
+        }
+        InFlight::Files(words.into_iter().map(str::to_owned).collect())
+    }
+
+    pub(super) fn seconds(&mut self, input: &str, raw: Option<String>, default: u64) -> Duration {
+        // GitHub ends a job on its own runners after six hours.
+        const MOST: u64 = 6 * 60 * 60;
+        let Some(text) = raw else { return Duration::from_secs(default) };
+        let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= MOST);
+        self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 21600");
+        Duration::from_secs(seconds.unwrap_or(default))
+    }
+
+    /// ARNs of roles or users, by commas, spaces or lines.
+    pub(super) fn arns(&mut self, input: &str, raw: Option<String>) -> Vec<String> {
+        let text = raw.unwrap_or_default();
+        let mut arns: Vec<String> = Vec::new();
+        for arn in words(&text) {
+            let wrong = !names::is_principal_arn(arn);
+            if self.check(input, arn, wrong, "is not the ARN of an IAM role or user")
+                && !arns.iter().any(|known| known == arn)
+            {
+                arns.push(arn.to_owned());
+            }
+        }
+        arns
+    }
+
+    /// A path that stays below the workspace.
+    pub(super) fn path(&mut self, input: &str, raw: Option<String>, default: &str) -> PathBuf {
+        let text = raw.unwrap_or_else(|| default.to_owned());
+        let path = Path::new(&text);
+        let workspace = Runner::of(self.environment).workspace;
+        let relative = path.strip_prefix(&workspace).unwrap_or(path);
+        let climbs = relative
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+        if climbs || text.chars().any(char::is_control) {
+            self.check(input, &text, true, "must be a path below the workspace, without `..`");
+        }
+        relative.components().filter(|part| *part != Component::CurDir).collect()
+    }
+}
+
+/// The items of a list by commas, spaces or lines.
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty())
+}

@@ -1,0 +1,408 @@
+//! `create-key`: Part 1 of the runbook, as often as one likes, and never a second key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::stream::{self, StreamExt};
+use serde_json::Value;
+
+use super::{Run, patiently, refused};
+use crate::aws::{Aws, AwsError, Caller, Keys, Kind};
+use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::key_policy::{self, Usage};
+use crate::modes::aws_failure;
+use crate::names::{KeyArn, printable};
+use crate::plan::Goal;
+use crate::report::{BucketReport, KeyReport, Report};
+use crate::{doctor, grants, preflight};
+
+/// Keys whose tags are read at the same time.
+const PARALLEL: usize = 16;
+/// The tags by which a key without its alias is found again.
+const TAG_ALIAS: &str = "tfstate-kms:alias";
+const TAG_BUCKET: &str = "tfstate-kms:bucket";
+
+/// Where the key is to be.
+struct Place {
+    aws: Aws,
+    keys: Keys,
+    caller: Caller,
+    region: String,
+    partition: String,
+}
+
+/// What a key has and lacks.
+struct Existing {
+    policy: Value,
+    lacks: Vec<(String, Vec<String>)>,
+    rotation: Option<String>,
+    alias: bool,
+    tags: bool,
+}
+
+impl Run<'_> {
+    pub(super) async fn create_key(
+        &self,
+        report: &mut Report,
+        key: &mut KeyReport,
+    ) -> Result<(), Failure> {
+        let admin = &self.request.key_admin;
+        let place = self.place(report).await?;
+        key.alias = Some(admin.alias.clone());
+        let wanted = self.wanted_policy(&place);
+        let found = self.find(&place).await;
+        report.requests = place.aws.requests().count();
+        let arn = match found? {
+            Some(id) => Some(self.complete(report, key, &place, &id, &wanted).await?),
+            None if admin.confirms("create") => {
+                let arn = self.make(&place, &wanted).await?;
+                key.step(format!("create the key {arn}, with its policy and tags"), true);
+                Some(self.complete(report, key, &place, arn.as_str(), &wanted).await?)
+            }
+            None => {
+                key.step("create the key, with its policy and tags", false);
+                key.step("turn on rotation", false);
+                key.step(format!("give it the alias {}", printable(&admin.alias)), false);
+                key.notes
+                    .push(format!("The key policy would be:\n{}", key_policy::pretty(&wanted)));
+                None
+            }
+        };
+        report.requests = place.aws.requests().count();
+        if let Some(arn) = arn {
+            report.set_target(&Goal::Under(arn.clone()));
+            key.arn = Some(arn.as_str().to_owned());
+            self.part_two(report, key, &arn);
+            self.set_variable(report, key, &arn).await?;
+        } else if let Some(environment) = &admin.set_variable {
+            key.step(
+                format!("set STATE_KMS_KEY_ID on the environment {}", printable(environment)),
+                false,
+            );
+        }
+        if key.steps.iter().any(|step| !step.done) {
+            key.notes.push(
+                "Nothing of what is «not done» was written: `confirm` takes `create` (make or complete the key), \
+                 `policy` (grant what the key policy lacks) and `variable` (change a variable that has another value)"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The bucket's region and account: SSE-KMS takes a key of no other place.
+    async fn place(&self, report: &mut Report) -> Result<Place, Failure> {
+        let request = self.request;
+        let region = request.region.as_deref().unwrap_or("us-east-1");
+        let aws = Aws::connect(self.environment, region).await.map_err(|e| aws_failure(&e))?;
+        let nobody = aws.bucket(&request.bucket, None, None);
+        let (caller, found) = tokio::join!(aws.caller(&[]), nobody.region());
+        let caller = caller.map_err(|e| aws_failure(&e))?;
+        report.caller = Some(caller.clone());
+        let found = found.map_err(|e| aws_failure(&e))?;
+        // A server that names no region is in the one that was given.
+        let region = if found.is_empty() { region.to_owned() } else { found };
+        let aws = aws.in_region(&region);
+        let account = &caller.account;
+        let owner = request.bucket_owner.as_deref();
+        let (own, any) = (
+            aws.bucket(&request.bucket, Some(account), None),
+            aws.bucket(&request.bucket, None, None),
+        );
+        let owned = match tokio::join!(own.exists(), any.exists()) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        };
+        report.bucket = Some(BucketReport {
+            name: request.bucket.clone(),
+            region: Some(region.clone()),
+            expected_owner: Some(account.clone()),
+        });
+        let same = |status, evidence: String| Check::new(CheckId::SameAccount, status, evidence);
+        let elsewhere = owned == Some(false) || owner.is_some_and(|owner| owner != account);
+        if elsewhere {
+            let evidence = format!(
+                "these credentials are of account {account}, the bucket `{}` is not",
+                request.bucket
+            );
+            report.checks.push(same(Status::Fail, evidence.clone()));
+            return Err(Failure::new(
+                FailureReason::WrongBucketOwner,
+                evidence,
+                "The key must be in the bucket's account: run this mode with a role of that account",
+            ));
+        }
+        if owned.is_none() && owner.is_none() {
+            return Err(Failure::new(
+                FailureReason::WrongBucketOwner,
+                format!(
+                    "whether the bucket `{}` belongs to account {account} cannot be seen",
+                    request.bucket
+                ),
+                "Grant s3:ListBucket on it, or name its account by `bucket-owner`",
+            ));
+        }
+        report.checks.push(same(Status::Pass, format!("key and bucket in {account}")));
+        let evidence = format!("key and bucket in {region}");
+        report.checks.push(Check::new(CheckId::SameRegion, Status::Pass, evidence));
+        let partition = caller.arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        Ok(Place { keys: aws.keys(), aws, caller, region, partition })
+    }
+
+    fn wanted_policy(&self, place: &Place) -> Value {
+        let request = self.request;
+        let states: Vec<String> = request.layout.keys().map(|(_, key)| key.to_owned()).collect();
+        let usage = if request.key_admin.hardened {
+            Usage::ThroughS3 { region: &place.region, bucket: &request.bucket, states: &states }
+        } else {
+            Usage::Direct
+        };
+        let account = &place.caller.account;
+        key_policy::wanted(&place.partition, account, &request.deploy_principals, usage)
+    }
+
+    fn tags(&self) -> BTreeMap<String, String> {
+        [
+            (TAG_ALIAS, self.request.key_admin.alias.as_str()),
+            (TAG_BUCKET, self.request.bucket.as_str()),
+            ("tfstate-kms:environment", self.request.environment.as_str()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The key that is there already: by its alias, else by the tags that CreateKey set.
+    async fn find(&self, place: &Place) -> Result<Option<String>, Failure> {
+        let alias = &self.request.key_admin.alias;
+        let (by_alias, by_tags) =
+            tokio::join!(place.keys.behind_alias(alias), self.find_by_tags(&place.keys));
+        let mut found: BTreeSet<String> = by_tags?.into_iter().collect();
+        found.extend(by_alias.map_err(|e| refused(&e))?);
+        if found.len() > 1 {
+            let list: Vec<String> = found.iter().map(|id| printable(id)).collect();
+            return Err(Failure::new(
+                FailureReason::KeyAmbiguous,
+                format!(
+                    "more than one key has the alias or the tags of {}: {}",
+                    printable(alias),
+                    list.join(", ")
+                ),
+                "Keep one: give the others another alias and take the tags tfstate-kms:* from them",
+            ));
+        }
+        Ok(found.into_iter().next())
+    }
+
+    async fn find_by_tags(&self, keys: &Keys) -> Result<Vec<String>, Failure> {
+        let ids = keys.all().await.map_err(|e| refused(&e))?;
+        let wanted = self.tags();
+        let wanted = &wanted;
+        let found = stream::iter(ids)
+            .map(|id| async move {
+                let tags = keys.tags(&id).await;
+                (id, tags)
+            })
+            .buffer_unordered(PARALLEL)
+            .collect::<Vec<_>>()
+            .await;
+        let mut ids = Vec::new();
+        for (id, tags) in found {
+            match tags {
+                Ok(tags)
+                    if [TAG_ALIAS, TAG_BUCKET].iter().all(|t| tags.get(*t) == wanted.get(*t)) =>
+                {
+                    ids.push(id);
+                }
+                // A key whose policy shuts this principal out was not made by it.
+                Ok(_) => {}
+                Err(error) if matches!(error.kind, Kind::Denied | Kind::KeyNotFound) => {}
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Makes the key; a lost answer is looked after, so that none is made twice.
+    async fn make(&self, place: &Place, wanted: &Value) -> Result<KeyArn, Failure> {
+        let principal = &place.caller.principal;
+        let reach = crate::policies::Policy::parse(&wanted.to_string())
+            .map(|policy| policy.reach("kms:PutKeyPolicy", principal));
+        if matches!(reach, None | Some(crate::policies::Reach::Not)) {
+            return Err(Failure::new(
+                FailureReason::LastAdministrator,
+                format!("the key policy would lock {} out", principal.arn),
+                "Run this mode with a principal of the bucket's account",
+            ));
+        }
+        let description = format!("Terraform state - {}", self.request.environment);
+        let policy = wanted.to_string();
+        let arn = match place.keys.create(&description, &policy, &self.tags()).await {
+            Ok(arn) => arn,
+            Err(error) if error.kind.is_ambiguous() => {
+                // It may have been made: its tags tell, as soon as KMS lists it.
+                let mut found = Vec::new();
+                for _ in 0..super::PATIENCE {
+                    found = self.find_by_tags(&place.keys).await?;
+                    if !found.is_empty() {
+                        break;
+                    }
+                    tokio::time::sleep(super::PAUSE).await;
+                }
+                match found.first() {
+                    Some(id) => id.clone(),
+                    None => return Err(refused(&error)),
+                }
+            }
+            Err(error) => return Err(refused(&error)),
+        };
+        let described = patiently(async || place.keys.describe(&arn).await).await;
+        let described = described.map_err(|e| refused(&e))?;
+        parsed(&described.arn)
+    }
+
+    /// Looks at a key that is there, and mends what `confirm` allows.
+    async fn complete(
+        &self,
+        report: &mut Report,
+        key: &mut KeyReport,
+        place: &Place,
+        id: &str,
+        wanted: &Value,
+    ) -> Result<KeyArn, Failure> {
+        let admin = &self.request.key_admin;
+        let (keys, alias) = (&place.keys, &admin.alias);
+        let described = patiently(async || keys.describe(id).await).await;
+        let described = described.map_err(|e| refused(&e))?;
+        let arn = parsed(&described.arn)?;
+        if let Some((evidence, remedy)) = preflight::unfit(&arn, &described) {
+            let check = Check::new(CheckId::KeyUsable, Status::Fail, evidence.clone());
+            report.checks.push(check.remedy(remedy.clone()));
+            let remedy = format!("{remedy}\nOr choose another `alias` for a new key");
+            return Err(Failure::new(FailureReason::KeyUnusable, evidence, remedy));
+        }
+        let now = self.existing(&arn, place, wanted).await.map_err(|e| refused(&e))?;
+        let may = admin.confirms("create");
+        if !now.tags {
+            if may {
+                keys.tag(id, &self.tags()).await.map_err(|e| refused(&e))?;
+            }
+            key.step("tag the key, so that it is found without its alias", may);
+        }
+        if let Some(why) = &now.rotation {
+            if may {
+                let days = admin.rotation_days;
+                patiently(async || keys.rotate(id, days).await).await.map_err(|e| refused(&e))?;
+            }
+            key.step(why.clone(), may);
+        }
+        if !now.alias {
+            if may {
+                patiently(async || keys.create_alias(alias, id).await)
+                    .await
+                    .map_err(|e| refused(&e))?;
+            }
+            key.step(format!("give it the alias {}", printable(alias)), may);
+        }
+        if !now.lacks.is_empty() {
+            let after = key_policy::grant(&now.policy, wanted);
+            key.diff = Some(key_policy::diff(&now.policy, &after));
+            let may = admin.confirms("policy");
+            if may {
+                keys.put_policy(id, &after.to_string()).await.map_err(|e| refused(&e))?;
+            }
+            let lacks: Vec<String> = now
+                .lacks
+                .iter()
+                .map(|(sid, who)| format!("{sid} for {}", who.join(", ")))
+                .collect();
+            key.step(format!("grant what the key policy lacks: {}", lacks.join("; ")), may);
+        }
+        // What was asked for is read back.
+        let then = self.existing(&arn, place, wanted).await.map_err(|e| refused(&e))?;
+        report.checks.push(Check::new(
+            CheckId::KeyUsable,
+            Status::Pass,
+            "Enabled, SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT, customer-managed",
+        ));
+        report.checks.push(match &then.rotation {
+            None => Check::new(CheckId::KeyRotation, Status::Pass, "rotation is on"),
+            Some(why) => Check::new(CheckId::KeyRotation, Status::Warn, format!("to do: {why}")),
+        });
+        report.checks.push(doctor::key_policy(&arn, &Ok(then.policy.to_string())));
+        let undone = may && (then.rotation.is_some() || !then.alias || !then.tags)
+            || admin.confirms("policy") && !then.lacks.is_empty();
+        if undone {
+            return Err(Failure::new(
+                FailureReason::KeyChangeFailed,
+                format!("{arn} does not show yet what it was told"),
+                "KMS may take some seconds: run again",
+            ));
+        }
+        Ok(arn)
+    }
+
+    async fn existing(
+        &self,
+        arn: &KeyArn,
+        place: &Place,
+        wanted: &Value,
+    ) -> Result<Existing, AwsError> {
+        let (keys, id) = (&place.keys, arn.as_str());
+        let admin = &self.request.key_admin;
+        let (policy, rotation, alias, tags) = tokio::join!(
+            keys.policy(id),
+            keys.rotation(id),
+            keys.behind_alias(&admin.alias),
+            keys.tags(id)
+        );
+        let policy: Value = serde_json::from_str(&policy?).unwrap_or_default();
+        let (rotation, tags) = (rotation?, tags?);
+        let rotation = match (rotation.on, admin.rotation_days, rotation.days) {
+            (false, Some(days), _) => Some(format!("turn on rotation, every {days} days")),
+            (false, None, _) => Some("turn on rotation".to_owned()),
+            (true, Some(wanted), Some(now)) if wanted != now => {
+                Some(format!("rotate every {wanted} days instead of {now}"))
+            }
+            _ => None,
+        };
+        Ok(Existing {
+            lacks: key_policy::lacking(&policy, wanted),
+            policy,
+            rotation,
+            alias: alias?.as_deref() == Some(arn.id()),
+            tags: self.tags().iter().all(|(name, value)| tags.get(name) == Some(value)),
+        })
+    }
+
+    /// What is left to do on the other side of the account border.
+    fn part_two(&self, report: &mut Report, key: &mut KeyReport, arn: &KeyArn) {
+        let statement = grants::iam_policy_statement(arn);
+        let text = format!("{statement:#}\n");
+        key.notes.push(format!(
+            "Give each deploy principal of another account this statement in its own IAM policy (Part 2):\n{text}"
+        ));
+        key.notes.push(format!(
+            "Root administration leaves it to account {} whom its IAM policies let in: whoever has kms:* there \
+             reads every environment",
+            arn.account()
+        ));
+        let folder = self.request.report_path.parent().unwrap_or(std::path::Path::new(""));
+        let path = folder.join("tfstate-kms-iam-policy-statement.json");
+        match crate::files::write_below(self.workspace, &path, text.as_bytes()) {
+            Ok(()) => report.statements.push(path.display().to_string()),
+            Err(error) => {
+                report.warnings.push(format!("{} could not be written: {error}", path.display()));
+            }
+        }
+    }
+}
+
+fn parsed(arn: &str) -> Result<KeyArn, Failure> {
+    KeyArn::parse(arn).map_err(|error| {
+        Failure::new(
+            FailureReason::KeyChangeFailed,
+            format!("KMS answered with a key ARN that is not understood: {error}"),
+            "Run again; if it stays so, report it",
+        )
+    })
+}

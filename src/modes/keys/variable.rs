@@ -1,0 +1,75 @@
+//! Sets STATE_KMS_KEY_ID on a GitHub environment.
+
+use serde_json::json;
+
+use super::Run;
+use crate::check::{Failure, FailureReason};
+use crate::github::{Api, ApiError};
+use crate::names::{KeyArn, printable};
+use crate::report::{KeyReport, Report};
+
+const NAME: &str = "STATE_KMS_KEY_ID";
+
+impl Run<'_> {
+    pub(super) async fn set_variable(
+        &self,
+        _report: &mut Report,
+        key: &mut KeyReport,
+        arn: &KeyArn,
+    ) -> Result<(), Failure> {
+        let admin = &self.request.key_admin;
+        let Some(environment) = &admin.set_variable else { return Ok(()) };
+        let failed = |why: &str| {
+            Failure::new(
+                FailureReason::VariableNotSet,
+                format!(
+                    "{NAME} could not be set on the environment {} ({why})",
+                    printable(environment)
+                ),
+                "It needs a fine-grained token or an App with «Environments: write» on this repository, as \
+                 `github-token`: the job's own token cannot change environments. By hand: Settings → Environments",
+            )
+        };
+        let api = Api::of(self.environment, self.request.github_token.as_ref())
+            .map_err(|why| failed(&why))?;
+        let folder = format!("environments/{}/variables", encoded(environment));
+        let path = format!("{folder}/{NAME}");
+        let body = json!({ "name": NAME, "value": arn.as_str() });
+        let now = match api.get(&path).await {
+            Ok(answer) => answer["value"].as_str().map(str::to_owned),
+            Err(ApiError::NotFound(_)) => None,
+            Err(error) => return Err(failed(&error.to_string())),
+        };
+        let step = format!("set {NAME} on the environment {}", printable(environment));
+        let done = match now {
+            Some(now) if now == arn.as_str() => return Ok(()),
+            Some(now) => {
+                let may = admin.confirms("variable");
+                if may {
+                    api.patch(&path, &body).await.map_err(|error| failed(&error.to_string()))?;
+                }
+                key.step(format!("{step}, which is {} now", printable(&now)), may);
+                return Ok(());
+            }
+            None if admin.confirms("create") => {
+                api.post(&folder, &body).await.map_err(|error| failed(&error.to_string()))?;
+                true
+            }
+            None => false,
+        };
+        key.step(step, done);
+        Ok(())
+    }
+}
+
+/// One segment of a path (RFC 3986).
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

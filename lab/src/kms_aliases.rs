@@ -20,9 +20,12 @@ impl Call<'_> {
         let fits = !rest.is_empty()
             && name.len() <= 256
             && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b));
-        if !fits || rest.starts_with("aws/") {
-            let message = format!("{name} is not a valid alias name.");
-            return Err(Failure::new("InvalidAliasNameException", 400, message));
+        if !fits {
+            let message = format!("{name} contains invalid characters for an alias");
+            return Err(Failure::new("ValidationException", 400, message));
+        }
+        if rest.starts_with("aws/") {
+            return Err(Failure::new("NotAuthorizedException", 400, ""));
         }
         Ok(format!("arn:aws:kms:{}:{}:{name}", self.region, self.who.identity.account))
     }

@@ -20,8 +20,9 @@ impl World {
     ) -> Result<(), Failure> {
         let owner = arn.split(':').nth(4).unwrap_or_default();
         context.insert("kms:CallerAccount".into(), who.identity.account.clone());
+        let policy = effective(policy);
         let policies =
-            Policies { resource: Some(policy), needs_delegation: true, ..policies_of(who) };
+            Policies { resource: Some(&policy), needs_delegation: true, ..policies_of(who) };
         self.decide(who, action, arn, owner, context, &policies, "AccessDeniedException", 400)
     }
 
@@ -96,23 +97,35 @@ fn malformed(message: &str) -> Failure {
     Failure::new("MalformedPolicyDocumentException", 400, message)
 }
 
-/// AWS: not JSON, or a statement without its parts. A key policy's statements must name their
-/// principals, and `Resource` is required there too.
+/// AWS, PutKeyPolicy: each statement names its principals. One without `Action` or `Resource`
+/// is taken and has no effect.
 fn parsed(text: &str) -> Result<Value, Failure> {
-    let policy: Value =
-        serde_json::from_str(text).map_err(|_| malformed("Syntax errors in policy."))?;
-    let has = |statement: &Value, names: &[&str]| names.iter().any(|n| !statement[n].is_null());
+    // AWS, "Creating a key policy": 32 kilobytes of Latin-1 without control characters.
+    if text.len() > 32_768 {
+        return Err(Failure::new("LimitExceededException", 400, "The policy is too long."));
+    }
+    let fits = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{ff}');
+    let policy: Value = Some(text)
+        .filter(|text| text.chars().all(fits))
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| malformed("Syntax errors in policy."))?;
     let is_whole = |statement: &Value| {
         ["Allow", "Deny"].iter().any(|effect| statement["Effect"] == *effect)
-            && has(statement, &["Principal", "NotPrincipal"])
-            && has(statement, &["Action", "NotAction"])
-            && has(statement, &["Resource", "NotResource"])
+            && !(statement["Principal"].is_null() && statement["NotPrincipal"].is_null())
     };
     if policy.is_object() && statements(&policy).count() > 0 && statements(&policy).all(is_whole) {
         Ok(policy)
     } else {
         Err(malformed("The new key policy is not a valid policy document."))
     }
+}
+
+/// The statements of a key policy that have an effect.
+fn effective(policy: &Value) -> Value {
+    let has = |statement: &Value, names: [&str; 2]| names.iter().any(|n| !statement[n].is_null());
+    let all = statements(policy)
+        .filter(|s| has(s, ["Action", "NotAction"]) && has(s, ["Resource", "NotResource"]));
+    json!({ "Statement": all.collect::<Vec<_>>() })
 }
 
 impl Call<'_> {

@@ -95,6 +95,10 @@ async fn a_policy_that_locks_its_author_out_is_refused() {
     refused(&kms, &only(ADMIN, &["kms:Decrypt"])).await;
     refused(&kms, &json!({ "Statement": [] })).await;
     refused(&kms, &json!("no policy")).await;
+    // Without a resource, a statement has no effect.
+    let mut ineffective = only(ADMIN, &["kms:*"]);
+    ineffective["Statement"][0].as_object_mut().unwrap().remove("Resource");
+    assert_eq!(refused(&kms, &ineffective).await.message, refusal.message);
 
     let put = |policy: &Value| kms.put_key_policy().key_id(KEY).policy(policy.to_string());
     put(&only(ADMIN, &["kms:PutKeyPolicy", "kms:GetKeyPolicy"])).send().await.unwrap();
@@ -152,8 +156,8 @@ async fn aliases_are_made_moved_and_deleted() {
         ("alias/next", KEY, "AlreadyExistsException"),
         (ALIAS, KEY, "AlreadyExistsException"),
         ("next", KEY, "ValidationException"),
-        ("alias/aws/s3", KEY, "InvalidAliasNameException"),
-        ("alias/a b", KEY, "InvalidAliasNameException"),
+        ("alias/aws/s3", KEY, "NotAuthorizedException"),
+        ("alias/a:b", KEY, "ValidationException"),
         ("alias/b", "alias/next", "ValidationException"),
         ("alias/b", "00000000-0000-4000-8000-000000000000", "NotFoundException"),
     ] {

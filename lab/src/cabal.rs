@@ -29,8 +29,9 @@ pub enum Topology {
     SameAccount,
 }
 
-/// The preset. Principals: `deploy`, `admin` (state account), `reader` (S3 rights and no KMS),
-/// `no-key-policy` and `no-iam` (a grant on a single side of the account border).
+/// The preset. Principals: `deploy`, `admin` and the role `key-admin` (state account), `reader`
+/// (S3 rights and no KMS), `no-key-policy` and `no-iam` (a grant on a single side of the account
+/// border).
 pub fn cabal(topology: Topology) -> World {
     let mut world = World::new();
     world.add_bucket(BUCKET, STATE_ACCOUNT, REGION);
@@ -127,7 +128,36 @@ pub fn cabal(topology: Topology) -> World {
     world.add_principal("no-iam", no_iam, vec![s3()]);
     let admin = user(STATE_ACCOUNT, "admin");
     world.add_principal("admin", admin, vec![allow(json!("*"), json!("*"))]);
+    add_key_admin(&mut world);
     world
+}
+
+/// A role of the state account that manages keys and reads the bucket, its versions too.
+fn add_key_admin(world: &mut World) {
+    let arn = format!("arn:aws:iam::{STATE_ACCOUNT}:role/key-admin");
+    let trust = json!({
+        "Version": "2012-10-17",
+        "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+                        "Principal": { "AWS": format!("arn:aws:iam::{STATE_ACCOUNT}:root") } }],
+    });
+    let bucket = format!("arn:aws:s3:::{BUCKET}");
+    let own = vec![json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            { "Effect": "Allow", "Action": "kms:*", "Resource": "*" },
+            { "Effect": "Allow", "Action": ["s3:Get*", "s3:List*"],
+              "Resource": [bucket, format!("{bucket}/*")] },
+            { "Effect": "Allow", "Action": ["sts:GetCallerIdentity", "sts:AssumeRole"],
+              "Resource": "*" },
+        ],
+    })];
+    world.add_role(&arn, trust, own.clone());
+    let identity = Identity {
+        session_arn: Some(format!("arn:aws:sts::{STATE_ACCOUNT}:assumed-role/key-admin/lab")),
+        arn,
+        account: STATE_ACCOUNT.to_owned(),
+    };
+    world.add_principal("key-admin", identity, own);
 }
 
 /// What SSE-KMS and the backend need (the runbook's four actions).

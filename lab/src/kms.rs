@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use crate::kms_keys::metadata;
 use crate::world::{Failure, Key, Principal, World};
 
 /// Carries out one operation in a region.
@@ -16,7 +17,8 @@ pub(crate) fn call(
     operation: &str,
     input: &Value,
 ) -> Result<Value, Failure> {
-    let call = Call { world, who, region, input };
+    let mut seen = world.seen_late(operation);
+    let mut call = Call { world: seen.as_mut().unwrap_or(world), who, region, input };
     match operation {
         "DescribeKey" => call.describe(),
         "GenerateDataKey" => call.generate_data_key(true),
@@ -26,7 +28,24 @@ pub(crate) fn call(
         "Decrypt" => call.decrypt(),
         "GetKeyRotationStatus" => call.rotation(),
         "GetKeyPolicy" => call.policy(),
+        "PutKeyPolicy" => call.put_policy(),
+        "CreateKey" => call.create_key(),
+        "ListKeys" => call.list_keys(),
+        "UpdateKeyDescription" => call.describe_anew(),
+        "CreateAlias" => call.create_alias(),
+        "UpdateAlias" => call.update_alias(),
+        "DeleteAlias" => call.delete_alias(),
         "ListAliases" => call.aliases(),
+        "TagResource" => call.tag(),
+        "UntagResource" => call.untag(),
+        "ListResourceTags" => call.list_tags(),
+        "EnableKeyRotation" => call.enable_rotation(),
+        "DisableKeyRotation" => call.disable_rotation(),
+        "EnableKey" => call.switch("kms:EnableKey", "Enabled"),
+        "DisableKey" => call.switch("kms:DisableKey", "Disabled"),
+        "ScheduleKeyDeletion" => call.schedule_deletion(),
+        "CancelKeyDeletion" => call.cancel_deletion(),
+        "ListGrants" => call.list_grants(),
         other => Err(Failure::new(
             "UnknownOperationException",
             400,
@@ -56,17 +75,18 @@ pub(crate) fn key_state(key: &Key) -> Result<(), Failure> {
     }
 }
 
-struct Call<'a> {
-    world: &'a mut World,
-    who: &'a Principal,
-    region: &'a str,
-    input: &'a Value,
+/// One operation.
+pub(crate) struct Call<'a> {
+    pub world: &'a mut World,
+    pub who: &'a Principal,
+    pub region: &'a str,
+    pub input: &'a Value,
 }
 
 impl Call<'_> {
     /// The ARN that a key id, alias or ARN stands for. AWS: a bare one is the caller's
     /// account's, and keys exist in their region only.
-    fn arn_of(&self, parameter: &str) -> Result<String, Failure> {
+    pub(crate) fn arn_of(&self, parameter: &str) -> Result<String, Failure> {
         let id = self.input[parameter].as_str().unwrap_or_default();
         let account = &self.who.identity.account;
         let full = |tail: &str| format!("arn:aws:kms:{}:{account}:{tail}", self.region);
@@ -118,21 +138,7 @@ impl Call<'_> {
     /// Works in every key state.
     fn describe(&self) -> Result<Value, Failure> {
         let key = self.key("kms:DescribeKey")?;
-        Ok(json!({ "KeyMetadata": {
-            "AWSAccountId": key.account(),
-            "Arn": key.arn,
-            "KeyId": key.id(),
-            "Enabled": key.state == "Enabled",
-            "KeyState": key.state,
-            "KeyManager": if key.aws_managed { "AWS" } else { "CUSTOMER" },
-            "KeySpec": key.spec,
-            "CustomerMasterKeySpec": key.spec,
-            "KeyUsage": key.usage,
-            "MultiRegion": key.id().starts_with("mrk-"),
-            "Origin": "AWS_KMS",
-            "CreationDate": 1_700_000_000,
-            "DeletionDate": key.deletion,
-        } }))
+        Ok(json!({ "KeyMetadata": metadata(key) }))
     }
 
     /// AWS: without plaintext it is an operation and an action of its own.
@@ -237,39 +243,6 @@ impl Call<'_> {
             self.end_of_dry_run()?;
         }
         Ok((key, wrapped["plaintext"].as_str().unwrap_or_default().to_owned()))
-    }
-
-    fn rotation(&self) -> Result<Value, Failure> {
-        let key = self.key("kms:GetKeyRotationStatus")?;
-        Ok(json!({ "KeyId": key.arn, "KeyRotationEnabled": key.rotation }))
-    }
-
-    /// AWS: not across accounts.
-    fn policy(&self) -> Result<Value, Failure> {
-        let key = self.key("kms:GetKeyPolicy")?;
-        if key.account() != self.who.identity.account {
-            return Err(Failure::new(
-                "AccessDeniedException",
-                400,
-                "not available across accounts",
-            ));
-        }
-        Ok(json!({ "Policy": key.policy.to_string(), "PolicyName": "default" }))
-    }
-
-    fn aliases(&self) -> Result<Value, Failure> {
-        let own = format!("arn:aws:kms:{}:{}:", self.region, self.who.identity.account);
-        let aliases: Vec<Value> = self
-            .world
-            .aliases
-            .iter()
-            .filter_map(|(alias, key)| {
-                let name = alias.strip_prefix(&own)?;
-                let id = key.rsplit('/').next();
-                Some(json!({ "AliasArn": alias, "AliasName": name, "TargetKeyId": id }))
-            })
-            .collect();
-        Ok(json!({ "Aliases": aliases, "Truncated": false }))
     }
 
     fn blob(&self, name: &str) -> Result<Vec<u8>, Failure> {

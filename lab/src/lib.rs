@@ -16,6 +16,9 @@ mod github;
 mod github_rest;
 mod iam;
 mod kms;
+mod kms_aliases;
+mod kms_keys;
+mod kms_policy;
 mod log;
 pub mod policy;
 mod query;
@@ -47,6 +50,7 @@ pub use cabal::{
 };
 pub use faults::{Effect, Matcher};
 pub use github_rest::{GitHub, WorkflowRun};
+pub use kms_keys::Grant;
 pub use log::{LogEntry, sequential_round_trips};
 pub use roles::Role;
 pub use world::{Failure, Key, Principal, World};

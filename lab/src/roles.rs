@@ -39,6 +39,15 @@ pub(crate) fn is_generated(name: &str) -> bool {
     name.starts_with(GENERATED)
 }
 
+/// Puts an id in the place of an ARN, alone or in a list.
+fn rename(principals: &mut Value, arn: &str, id: &str) {
+    match principals {
+        Value::String(text) if text == arn => id.clone_into(text),
+        Value::Array(all) => all.iter_mut().for_each(|one| rename(one, arn, id)),
+        _ => (),
+    }
+}
+
 impl World {
     /// Adds a role, or replaces it.
     pub fn add_role(&mut self, arn: &str, trust: Value, policies: Vec<Value>) {
@@ -60,6 +69,32 @@ impl World {
         }
         if let Some(role) = self.roles.get_mut(&arn) {
             change(&mut role.policies);
+        }
+    }
+
+    /// Deletes a user or role with its sessions: by the name in the preset, or by ARN. AWS: in
+    /// the policies of keys and buckets a unique id is left of it, which no one has who is
+    /// made under the same name later.
+    pub fn delete_principal(&mut self, name: &str) {
+        let arn =
+            self.principals.get(name).map_or_else(|| name.to_owned(), |p| p.identity.arn.clone());
+        self.principals.retain(|_, who| who.identity.arn != arn);
+        self.roles.remove(&arn);
+        let prefix = if arn.contains(":role/") { "AROA" } else { "AIDA" };
+        let id = format!("{prefix}LABLABLAB{:08}", self.tick());
+        let keys = self.keys.values_mut().map(|key| &mut key.policy);
+        let buckets = self.buckets.values_mut().filter_map(|bucket| bucket.policy.as_mut());
+        for policy in keys.chain(buckets) {
+            let statements = match policy.get_mut("Statement") {
+                Some(Value::Array(statements)) => statements.as_mut_slice(),
+                Some(one) => std::slice::from_mut(one),
+                None => continue,
+            };
+            for principal in statements.iter_mut().filter_map(|s| s.get_mut("Principal")) {
+                if let Some(principals) = principal.get_mut("AWS") {
+                    rename(principals, &arn, &id);
+                }
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::buckets::{Bucket, Encryption, Retention, Version};
 use crate::github::Claims;
 use crate::github_rest::GitHub;
+use crate::kms_keys::{Grant, Known};
 use crate::policy::{Decision, Identity, Policies, Request, evaluate};
 use crate::roles::Role;
 
@@ -31,6 +32,8 @@ pub struct World {
     /// How long a session policy may be, packed, below the 2,048 characters of its text.
     pub packed_policy_limit: Option<usize>,
     pub(crate) state_key: String,
+    /// What some calls to KMS still know.
+    pub(crate) known: Option<Known>,
     counter: u64,
 }
 
@@ -68,8 +71,18 @@ pub struct Key {
     pub usage: String,
     /// Rotated.
     pub rotation: bool,
+    /// The days from one rotation to the next.
+    pub rotation_period: u64,
     /// Key policy.
     pub policy: Value,
+    /// What its owner says of it.
+    pub description: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Grants, which the lab lists and does not weigh.
+    pub grants: Vec<Grant>,
+    /// In seconds since the epoch.
+    pub created: u64,
 }
 
 impl Key {
@@ -83,7 +96,12 @@ impl Key {
             spec: "SYMMETRIC_DEFAULT".into(),
             usage: "ENCRYPT_DECRYPT".into(),
             rotation: true,
+            rotation_period: 365,
             policy,
+            description: String::new(),
+            tags: BTreeMap::new(),
+            grants: Vec::new(),
+            created: 1_700_000_000,
         }
     }
 
@@ -131,11 +149,14 @@ impl World {
 
     /// Adds a user or a role's session.
     pub fn add_principal(&mut self, name: &str, identity: Identity, policies: Vec<Value>) {
-        let at = self.principals.len() + 1;
         let is_session = identity.session_arn.is_some();
         // Of AWS's shape and plainly not AWS's.
-        let access_key =
-            format!("{}LABLABLAB{at:03}EXMP", if is_session { "ASIA" } else { "AKIA" });
+        let mut tails = (self.principals.len() + 1..).map(|at| format!("LABLABLAB{at:03}EXMP"));
+        let is_free = |tail: &String| {
+            !self.principals.values().any(|who| who.access_key.ends_with(tail.as_str()))
+        };
+        let tail = tails.find(is_free).unwrap_or_default();
+        let access_key = format!("{}{tail}", if is_session { "ASIA" } else { "AKIA" });
         let token = is_session.then(|| format!("lab-session-token-of-{name}"));
         let secret = format!("lab-secret-of-{name}");
         self.principals.insert(
@@ -340,33 +361,20 @@ impl World {
         )
     }
 
-    /// Asks the policies about a KMS action, and the key about its state where the key's
-    /// material is used.
+    /// Asks the policies about a KMS action on a key, and not the key about its state.
     pub(crate) fn may_use_key(
         &self,
         who: &Principal,
         action: &str,
         arn: &str,
-        mut context: BTreeMap<String, String>,
+        context: BTreeMap<String, String>,
     ) -> Result<&Key, Failure> {
         let unknown = || {
             let message = format!("Key '{arn}' does not exist");
             Failure::new("NotFoundException", 400, message)
         };
         let key = self.keys.get(arn).ok_or_else(unknown)?;
-        context.insert("kms:CallerAccount".into(), who.identity.account.clone());
-        let policies =
-            Policies { resource: Some(&key.policy), needs_delegation: true, ..policies_of(who) };
-        self.decide(
-            who,
-            action,
-            arn,
-            key.account(),
-            context,
-            &policies,
-            "AccessDeniedException",
-            400,
-        )?;
+        self.may_under(who, action, arn, &key.policy, context)?;
         Ok(key)
     }
 
@@ -384,7 +392,7 @@ impl World {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one decision")]
-    fn decide(
+    pub(crate) fn decide(
         &self,
         who: &Principal,
         action: &str,

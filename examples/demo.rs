@@ -4,7 +4,8 @@
 //! Both stacks' states are written by the real Terraform when it is on PATH. Then the
 //! real action binary runs as the runner would run it: backend → plan → apply → verify →
 //! apply again → rollback, each with its verdict, and `terraform plan` shows that nothing
-//! changed for Terraform.
+//! changed for Terraform. Last comes the life of a key: made, used, retired, recovered, and a
+//! principal taken out of its policy.
 
 #![allow(clippy::print_stdout, reason = "the demo talks to whoever started it")]
 
@@ -80,10 +81,82 @@ impl Demo<'_> {
         println!("6. Back to SSE-S3, on purpose");
         self.action("rollback", "", &[])?;
         self.terraform_sees_no_change()?;
+        self.life_of_a_key()?;
         println!("{}", "─".repeat(72));
         println!("{}", apply.summary);
         println!("{}", "─".repeat(72));
         Ok(())
+    }
+
+    /// As the administrator of the state account.
+    fn life_of_a_key(&self) -> Result<()> {
+        println!("7. Another key, from nothing to a verified environment in three runs");
+        let principal = self.lab.world().principal_mut("deploy").identity.arn.clone();
+        let new = [("INPUT_ALIAS", "alias/next"), ("INPUT_DEPLOY-PRINCIPALS", principal.as_str())];
+        self.key("create-key", &new)?;
+        let made = self.key("create-key", &[new[0], new[1], ("INPUT_CONFIRM", "create")])?;
+        let key = made.output("kms-key-arn").to_owned();
+        let id = made.output("kms-key-id").to_owned();
+        // Part 2 of the runbook: the statement that the summary gives.
+        let statement = serde_json::json!({ "Statement": [{ "Effect": "Allow", "Resource": key,
+            "Action": ["kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey"] }] });
+        self.lab.world().change_policies("deploy", |policies| policies.push(statement.clone()));
+        self.action("apply", &key, &[])?;
+        self.terraform_sees_no_change()?;
+
+        println!(
+            "8. The old key: nothing may need it, then it is retired, and recovered once more"
+        );
+        let old = self.key.to_owned();
+        let old_id = old.rsplit('/').next().unwrap_or_default().to_owned();
+        let target = ("INPUT_TARGET-KEY", old.as_str());
+        let refused = self.run_key("retire-key", &[target]);
+        ensure!(refused.output("failure-reason") == "key-in-use", "{}", refused.log);
+        println!("   ✔ retire-key refused: old versions of the states are under it");
+        let under = |key: &String| {
+            let world = self.lab.world();
+            let all = KEYS.iter().flat_map(|state| world.versions(BUCKET, state).to_vec());
+            all.filter(|version| version.encryption.kms_key() == Some(key)).count()
+        };
+        let count = under(&old).to_string();
+        let confirm = ("INPUT_CONFIRM", old_id.as_str());
+        self.key("retire-key", &[target, confirm, ("INPUT_ABANDON-VERSIONS", &count)])?;
+        self.key("recover-key", &[target, confirm])?;
+
+        println!("9. The deploy principal is compromised");
+        let who = ("INPUT_DEPLOY-PRINCIPALS", principal.as_str());
+        let target = ("INPUT_TARGET-KEY", key.as_str());
+        self.key("revoke", &[target, who, ("INPUT_CONFIRM", &id)])?;
+        let shut = self.workspace.run(&step(self.lab, "deploy", "verify", &key));
+        ensure!(shut.output("failure-reason") == "state-unreadable", "{}", shut.log);
+        println!("   ✔ it reads the states no more\n");
+        Ok(())
+    }
+
+    fn run_key(&self, mode: &str, more: &[(&str, &str)]) -> Ran {
+        let mut variables = step(self.lab, "key-admin", mode, "");
+        variables.extend(common::variables(more));
+        self.workspace.run(&variables)
+    }
+
+    fn key(&self, mode: &str, more: &[(&str, &str)]) -> Result<Ran> {
+        let ran = self.run_key(mode, more);
+        ensure!(ran.code == 0, "mode {mode} failed:\n{}", ran.log);
+        println!(
+            "   ✔ {mode}: changed={} verified={}",
+            ran.output("changed"),
+            ran.output("verified")
+        );
+        for line in ran
+            .log
+            .lines()
+            .filter(|line| line.starts_with("done: ") || line.starts_with("not done: "))
+            .filter(|line| !line.contains(" requests in "))
+        {
+            println!("     {line}");
+        }
+        println!();
+        Ok(ran)
     }
 
     fn action(&self, mode: &str, key: &str, more: &[(&str, &str)]) -> Result<Ran> {

@@ -34,10 +34,8 @@ fn main() -> ExitCode {
 }
 
 fn run(environment: Environment) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(STACK)
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -53,7 +51,10 @@ fn run(environment: Environment) -> ExitCode {
             listener.set();
         }
     });
-    runtime.block_on(tfstate_kms::run(environment, Log::stdout(), cancelled))
+    let code = runtime.block_on(tfstate_kms::run(environment, Log::stdout(), cancelled));
+    // A name that is still being looked up must not hold the process.
+    runtime.shutdown_background();
+    code
 }
 
 /// As PID 1 of a container this process has no default signal handlers.

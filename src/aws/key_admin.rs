@@ -185,7 +185,8 @@ impl Keys {
     /// # Errors
     /// As classified.
     pub async fn put_policy(&self, key: &str, policy: &str) -> Result<(), AwsError> {
-        let request = self.client.put_key_policy().key_id(key).policy(policy);
+        let request =
+            self.client.put_key_policy().key_id(key).policy_name("default").policy(policy);
         request.send().await.map_err(|e| classify("kms:PutKeyPolicy", &e))?;
         Ok(())
     }

@@ -97,7 +97,8 @@ impl Keys {
     /// # Errors
     /// As classified.
     pub async fn policy(&self, key: &str) -> Result<String, AwsError> {
-        let request = self.client.get_key_policy().key_id(key);
+        // KMS knows one name, and takes it for granted; other servers want it said.
+        let request = self.client.get_key_policy().key_id(key).policy_name("default");
         let answer = request.send().await.map_err(|e| classify("kms:GetKeyPolicy", &e))?;
         Ok(answer.policy().unwrap_or_default().to_owned())
     }

@@ -107,7 +107,14 @@ impl Api {
     /// As classified.
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
-        self.writes.patch(route, Some(body)).await.map_err(|error| classify(&error))
+        let send = async {
+            let answer = self.writes._patch(route, Some(body)).await?;
+            // Some answer 204, with no body.
+            let answer = octocrab::map_github_error(answer).await?;
+            self.writes.body_to_string(answer).await
+        };
+        let text = send.await.map_err(|error| classify(&error))?;
+        Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 }
 

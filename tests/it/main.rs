@@ -14,6 +14,7 @@ mod gate;
 mod guards;
 mod history;
 mod in_flight;
+mod keys;
 mod locks;
 mod objects;
 mod output;

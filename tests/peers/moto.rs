@@ -121,3 +121,63 @@ fn every_byte_survives_a_lax_server() {
     assert_eq!((ran.output("rekeyed"), ran.output("encryption")), ("2", "AES256"));
     assert_states("AES256");
 }
+
+/// The key's life on a third-party KMS.
+#[test]
+fn a_keys_life_on_another_kms() {
+    let (Some(program), Some(_)) = (peer("moto_server"), peer("aws")) else { return };
+    let moto = Moto::start(&program);
+    moto.aws(&["s3api", "create-bucket", "--bucket", BUCKET]);
+    let versioning = ["s3api", "put-bucket-versioning", "--bucket", BUCKET];
+    moto.aws(&[&versioning[..], &["--versioning-configuration", "Status=Enabled"]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let body = folder.path().join("body");
+    std::fs::write(&body, state(1)).unwrap();
+    for name in KEYS {
+        let put = ["s3api", "put-object", "--bucket", BUCKET, "--key", name, "--body"];
+        moto.aws(&[&put[..], &[body.to_str().unwrap()]].concat());
+    }
+    let workspace = workspace();
+    let run = |mode: &str, more: &[(&str, &str)]| {
+        let mut all = moto.environment();
+        all.extend(variables(&[
+            ("INPUT_MODE", mode),
+            ("INPUT_BUCKET", BUCKET),
+            ("INPUT_ENVIRONMENT", "production"),
+            ("INPUT_PROBE", "off"),
+        ]));
+        all.extend(variables(more));
+        workspace.run(&all)
+    };
+    let principal = ("INPUT_DEPLOY-PRINCIPALS", "arn:aws:iam::123456789012:user/moto");
+    let confirm = ("INPUT_CONFIRM", "create");
+    let plan = run("create-key", &[principal]).green();
+    assert_eq!(plan.output("changed"), "false");
+    let made = run("create-key", &[principal, confirm]).green();
+    let (arn, id) = (made.output("kms-key-arn").to_owned(), made.output("kms-key-id").to_owned());
+    assert_eq!(made.output("verified"), "true", "{}", made.log);
+    let again = run("create-key", &[principal, confirm]).green();
+    assert_eq!((again.output("changed"), again.output("kms-key-arn")), ("false", arn.as_str()));
+    let applied = run("apply", &[("STATE_KMS_KEY_ID", &arn)]).green();
+    assert_eq!(applied.output("rekeyed"), "2");
+    let target = ("INPUT_TARGET-KEY", arn.as_str());
+    let confirm = ("INPUT_CONFIRM", id.as_str());
+    let _ = run("retire-key", &[target, confirm]).red("key-in-use");
+    let _ = run("rollback", &[]).green();
+    // The versions that were under the key are old ones now.
+    let _ = run("retire-key", &[target, confirm]).red("key-in-use");
+    let abandon = ("INPUT_ABANDON-VERSIONS", "2");
+    let retired = run("retire-key", &[target, confirm, abandon]).green();
+    assert_eq!(retired.output("changed"), "true", "{}", retired.log);
+    let state = |moto: &Moto| {
+        let query = ["--query", "KeyMetadata.KeyState", "--output", "text"];
+        moto.aws(&[&["kms", "describe-key", "--key-id", &id][..], &query].concat())
+    };
+    assert_eq!(state(&moto), "PendingDeletion");
+    let recovered = run("recover-key", &[target, confirm]).green();
+    assert_eq!((recovered.output("changed"), state(&moto).as_str()), ("true", "Enabled"));
+    let revoked = run("revoke", &[target, principal, confirm]).green();
+    assert_eq!(revoked.output("changed"), "true", "{}", revoked.log);
+    let policy = moto.aws(&["kms", "get-key-policy", "--key-id", &id, "--policy-name", "default"]);
+    assert!(!policy.contains("user/moto") && policy.contains("RootAdmin"), "{policy}");
+}

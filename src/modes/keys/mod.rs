@@ -59,7 +59,19 @@ impl Run<'_> {
         let keys = aws.keys();
         let (caller, described) = tokio::join!(aws.caller(&[]), keys.describe(target.as_str()));
         report.requests = aws.requests().count();
-        report.caller = caller.ok();
+        let caller = caller.map_err(|e| aws_failure(&e))?;
+        report.caller = Some(caller.clone());
+        // KMS lets no other account manage a key; and from here on its bare id says which.
+        if caller.account != target.account() {
+            return Err(Failure::new(
+                FailureReason::KeyChangeFailed,
+                format!(
+                    "{target} is not in account {}, which these credentials are of",
+                    caller.account
+                ),
+                "Run this mode with a role of the key's account",
+            ));
+        }
         let arn = Check::new(CheckId::KeyArn, Status::Pass, target.as_str());
         report.checks.push(arn);
         match described {

@@ -40,13 +40,13 @@ impl Run<'_> {
         let may = admin.confirms_target();
         if cancel {
             if may {
-                keys.cancel_deletion(target.as_str()).await.map_err(|e| refused(&e))?;
+                keys.cancel_deletion(target.id()).await.map_err(|e| refused(&e))?;
             }
             key.step("cancel the scheduled deletion", may);
         }
         if enable {
             if may {
-                keys.enable(target.as_str()).await.map_err(|e| refused(&e))?;
+                keys.enable(target.id()).await.map_err(|e| refused(&e))?;
             }
             key.step("enable the key", may);
         }

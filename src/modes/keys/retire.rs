@@ -85,10 +85,10 @@ impl Run<'_> {
             return Ok(());
         }
         if described.state != "Disabled" {
-            keys.disable(target.as_str()).await.map_err(|e| refused(&e))?;
+            keys.disable(target.id()).await.map_err(|e| refused(&e))?;
         }
         key.step(disable, true);
-        let date = match keys.schedule_deletion(target.as_str(), days).await {
+        let date = match keys.schedule_deletion(target.id(), days).await {
             Ok(date) => date,
             // Whatever was answered, the key itself tells.
             Err(error) => {

@@ -16,9 +16,18 @@ const GRACE: Duration = Duration::from_secs(5);
 /// When the report is written, whatever else goes on.
 const LIMIT: Duration = Duration::from_secs(6);
 
+/// Why a run is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A signal: the workflow was cancelled.
+    Signal,
+    /// The run has taken as long as it may (`time-limit`).
+    TimeLimit,
+}
+
 /// Whether, and since when, the run is asked to stop.
 #[derive(Debug, Clone)]
-pub struct Cancelled(Arc<watch::Sender<Option<Instant>>>);
+pub struct Cancelled(Arc<watch::Sender<Option<(Instant, Why)>>>);
 
 impl Default for Cancelled {
     fn default() -> Self {
@@ -28,12 +37,17 @@ impl Default for Cancelled {
 
 impl Cancelled {
     /// Asks the run to stop.
-    pub fn set(&self) {
+    pub fn set(&self, why: Why) {
         self.0.send_if_modified(|since| {
             let first = since.is_none();
-            since.get_or_insert_with(Instant::now);
+            since.get_or_insert_with(|| (Instant::now(), why));
             first
         });
+    }
+
+    /// Why it was asked to, if it was.
+    pub fn why(&self) -> Option<Why> {
+        self.0.borrow().map(|(_, why)| why)
     }
 
     /// Whether it was asked to.
@@ -60,7 +74,7 @@ impl Cancelled {
         let mut receiver = self.0.subscribe();
         let since = receiver.wait_for(Option::is_some).await.ok().and_then(|since| *since);
         match since {
-            Some(since) => since,
+            Some((since, _)) => since,
             // The sender lives as long as this value.
             None => std::future::pending().await,
         }
@@ -85,10 +99,10 @@ mod tests {
             (grace, asked.elapsed())
         });
         tokio::time::sleep(Duration::from_secs(60)).await;
-        cancelled.set();
+        cancelled.set(Why::TimeLimit);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        cancelled.set();
-        assert!(cancelled.is_set());
+        cancelled.set(Why::Signal);
+        assert_eq!(cancelled.why(), Some(Why::TimeLimit));
         let (grace, all) = waits.await.unwrap();
         assert_eq!((grace.as_secs(), all.as_secs()), (5, 6));
     }

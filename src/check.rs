@@ -100,6 +100,7 @@ named! {
         Restored = "restored", "a re-keyed state could not be read back and was restored";
         RestoreFailed = "restore-failed", "a re-keyed state could not be read back nor restored";
         ContentChanged = "content-changed", "a state is not what it was before the re-key";
+        TimeLimit = "time-limit", "the run took longer than it may";
         Cancelled = "cancelled", "the run was cancelled";
         Internal = "internal", "a defect in this action";
     }

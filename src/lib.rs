@@ -36,7 +36,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cancel::Cancelled;
+use cancel::{Cancelled, Why};
 use check::{Failure, FailureReason};
 use github::{Annotation, Log};
 use inputs::{Environment, Problem, Refused, Request, Runner};
@@ -90,6 +90,11 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 cancelled: &cancelled,
                 locks: &locks,
             };
+            let (limit, clock) = (request.time_limit, cancelled.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                clock.set(Why::TimeLimit);
+            });
             let in_time = tokio::select! {
                 () = Box::pin(run.execute(&mut report)) => true,
                 () = cancelled.time_over() => false,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tfstate_kms::cancel::Cancelled;
+use tfstate_kms::cancel::{Cancelled, Why};
 use tfstate_kms::github::Log;
 use tfstate_kms::inputs::Environment;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +48,7 @@ fn run(environment: Environment) -> ExitCode {
     runtime.spawn(async move {
         if interrupted().await.is_ok() {
             Log::stdout().line("cancelled: finishing the state in hand, beginning no other");
-            listener.set();
+            listener.set(Why::Signal);
         }
     });
     let code = runtime.block_on(tfstate_kms::run(environment, Log::stdout(), cancelled));

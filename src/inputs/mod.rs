@@ -142,6 +142,8 @@ pub struct Request {
     pub in_flight_branch: Option<String>,
     /// How long to wait for them.
     pub in_flight_timeout: Duration,
+    /// How long the whole run may take.
+    pub time_limit: Duration,
     /// For GitHub's REST API.
     pub github_token: Option<Secret>,
     /// Also post a check run.
@@ -241,6 +243,8 @@ impl Resolver<'_> {
             self.check("in-flight-branch", branch, wrong, "must be the name of a branch, or `*`")
         });
         let in_flight_timeout = self.seconds("in-flight-timeout", raw.in_flight_timeout, 0);
+        // An hour, and what the run is told to wait.
+        let patience = Duration::from_secs(3600) + in_flight_timeout + lock_timeout;
         let acl = raw.acl.filter(|acl| {
             let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
             self.check("acl", acl, !CANNED_ACLS.contains(&acl.as_str()), &problem)
@@ -275,6 +279,7 @@ impl Resolver<'_> {
             in_flight,
             in_flight_branch,
             in_flight_timeout,
+            time_limit: self.seconds("time-limit", raw.time_limit, patience.as_secs()),
             github_token: raw.github_token.filter(|token| !token.is_empty()),
             check_run: self.flag("check-run", raw.check_run, false),
         };

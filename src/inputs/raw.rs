@@ -44,6 +44,7 @@ pub struct RawInputs {
     pub(super) report_path: Option<String>,
     pub(super) github_token: Option<Secret>,
     pub(super) check_run: Option<String>,
+    pub(super) time_limit: Option<String>,
     pub(super) target_key: Option<String>,
     pub(super) alias: Option<String>,
     pub(super) rotation_days: Option<String>,
@@ -55,7 +56,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 38] = [
+pub const KNOWN: [&str; 39] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -86,6 +87,7 @@ pub const KNOWN: [&str; 38] = [
     "report-path",
     "github-token",
     "check-run",
+    "time-limit",
     "target-key",
     "alias",
     "rotation-days",

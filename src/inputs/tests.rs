@@ -72,7 +72,7 @@ fn all_problems_are_reported_at_once() {
         ("INPUT_CONFIRM", "x"),
     ]);
     for part in [
-        "`mode` is `aply`; it takes `backend`, `plan`, `apply`, `verify` or `rollback`",
+        "`mode` is `aply`; it takes `backend`, `plan`, `apply`, `verify`, `rollback`, `create-key`",
         "`kms-key-id` `alias/state` is an alias",
         "`environment` is `../prod`: it must not contain",
         "`modules` is `../../etc`: it must not contain",
@@ -86,7 +86,7 @@ fn all_problems_are_reported_at_once() {
         "`probe` is `always`; it takes `auto`, `web-identity`, `federation`, `role` or `off`",
         "`must-read` is `plan-role`: it is not the ARN of an IAM role or user",
         "`in-flight` is `a/b.yml`: it must be `auto`, `none` or file names",
-        "`confirm` is not available in this version",
+        "`confirm` has no meaning in mode",
     ] {
         assert!(all.iter().any(|p| p.contains(part)), "missing: {part}\nin {all:#?}");
     }

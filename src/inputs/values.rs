@@ -80,11 +80,10 @@ impl Resolver<'_> {
     }
 
     pub(super) fn seconds(&mut self, input: &str, raw: Option<String>, default: u64) -> Duration {
-        // GitHub ends a job on its own runners after six hours.
-        const MOST: u64 = 6 * 60 * 60;
+        const MOST: u64 = 24 * 60 * 60;
         let Some(text) = raw else { return Duration::from_secs(default) };
         let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= MOST);
-        self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 21600");
+        self.check(input, &text, seconds.is_none(), "must be a number of seconds, at most 86400");
         Duration::from_secs(seconds.unwrap_or(default))
     }
 

@@ -17,7 +17,7 @@ pub use states::stands_for;
 use std::path::Path;
 
 use crate::aws::{Aws, AwsError, Kind};
-use crate::cancel::Cancelled;
+use crate::cancel::{Cancelled, Why};
 use crate::check::{Failure, FailureReason};
 use crate::github::{Annotation, Log};
 use crate::inputs::{Environment, Mode, Request};
@@ -62,7 +62,7 @@ impl Run<'_> {
             Mode::CreateKey | Mode::RetireKey | Mode::RecoverKey | Mode::Revoke => {
                 tokio::select! {
                     () = self.key_mode(report) => {}
-                    () = self.cancelled.grace_over() => report.failures.push(Self::cancelled()),
+                    () = self.cancelled.grace_over() => report.failures.push(self.stopped()),
                 }
             }
             Mode::Plan | Mode::Apply | Mode::Verify | Mode::Rollback => {
@@ -84,7 +84,7 @@ impl Run<'_> {
         let connected = tokio::select! {
             connected = Aws::connect(self.environment, region) => connected,
             () = self.cancelled.asked() => {
-                report.failures.push(Self::cancelled());
+                report.failures.push(self.stopped());
                 return None;
             }
         };
@@ -105,12 +105,22 @@ impl Run<'_> {
     }
 
     /// The failure of a run that was asked to stop.
-    fn cancelled() -> Failure {
-        Failure::new(
-            FailureReason::Cancelled,
-            "the run was cancelled; no further state was begun",
-            "Run again: what is done is not done twice",
-        )
+    fn stopped(&self) -> Failure {
+        match self.cancelled.why() {
+            Some(Why::TimeLimit) => Failure::new(
+                FailureReason::TimeLimit,
+                format!(
+                    "the run has taken longer than {} s (`time-limit`); no further state was begun",
+                    self.request.time_limit.as_secs()
+                ),
+                "Run again: what is done is not done twice. The log says what took so long",
+            ),
+            _ => Failure::new(
+                FailureReason::Cancelled,
+                "the run was cancelled; no further state was begun",
+                "Run again: what is done is not done twice",
+            ),
+        }
     }
 
     fn notice(&self, title: &str, message: &str) {

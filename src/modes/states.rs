@@ -44,7 +44,7 @@ impl Run<'_> {
             looked = Box::pin(self.look_and_wait(aws.clone(), goal)) => looked,
             () = self.cancelled.asked() => {
                 report.requests = aws.requests().count();
-                report.failures.push(Self::cancelled());
+                report.failures.push(self.stopped());
                 return;
             }
         };
@@ -292,7 +292,7 @@ impl Run<'_> {
             self.keep_statements(report, goal, &looked);
         }
         if self.cancelled.is_set() {
-            report.failures.push(Self::cancelled());
+            report.failures.push(self.stopped());
         }
     }
 

@@ -120,7 +120,7 @@ fn wrong_inputs_change_nothing_and_are_all_named() {
     let workspace = workspace();
     let more = [("STATE_KMS_KEY_ID", "alias/x"), ("INPUT_LOCK", "dynamo"), ("INPUT_CONFIRM", "1")];
     let ran = workspace.run(&base(&more)).red("invalid-input");
-    for part in ["is an alias", "`lock` is `dynamo`", "`confirm` is not available"] {
+    for part in ["is an alias", "`lock` is `dynamo`", "`confirm` has no meaning"] {
         assert!(ran.log.contains(part), "{part} in {}", ran.log);
         assert!(ran.report.to_string().contains(part), "{part}");
     }

@@ -262,3 +262,14 @@ async fn a_cancelled_run_ends_within_the_runners_patience() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_at_its_time_limit() {
+    let bench = Bench::new().await;
+    bench.lab.inject(Matcher::every("GetObject").key(KEYS[0]), Effect::Timeout);
+    let began = std::time::Instant::now();
+    let ran = bench.run("apply", &[("INPUT_TIME-LIMIT", "1")]).await.red("time-limit");
+    assert!(began.elapsed().as_secs() < 8);
+    assert!(ran.log.contains("longer than 1 s"), "{}", ran.log);
+    assert_eq!(bench.body(KEYS[0]), state(7));
+}

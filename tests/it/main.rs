@@ -7,7 +7,6 @@ mod common;
 
 mod apply;
 mod backend;
-mod bench;
 mod check_run;
 mod documents;
 mod gate;
@@ -17,7 +16,8 @@ mod in_flight;
 mod objects;
 mod output;
 mod perils;
-mod races;
 mod readers;
 mod round_trips;
 mod topologies;
+
+use common::bench;

@@ -56,11 +56,12 @@ async fn main() -> Result<()> {
     }
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     println!("{minutes:.0} minutes");
-    let defects: Vec<&String> = parts.iter().flat_map(|part| &part.defects).collect();
+    let defects: Vec<&str> =
+        parts.iter().flat_map(|part| &part.defects).map(String::as_str).collect();
     if write {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE), page(&parts, minutes)?)?;
     }
-    ensure!(defects.is_empty(), "{} cases are defects:\n{defects:#?}", defects.len());
+    ensure!(defects.is_empty(), "{} defects:\n\n{}", defects.len(), defects.join("\n\n"));
     Ok(())
 }
 

@@ -55,7 +55,7 @@ fn serial(version: &Version) -> u64 {
     document["serial"].as_u64().unwrap()
 }
 
-/// Up to three writes of the first state come between the requests of the runs.
+/// Up to six writes of the first state come between the requests of the runs.
 async fn interleaved(case: Case) -> Result<Came> {
     let mut random = Random(case.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let bench = Bench::with(Topology::Roles, |world| {
@@ -69,7 +69,7 @@ async fn interleaved(case: Case) -> Result<Came> {
     })
     .await;
     let key = bench.key.clone();
-    for write in 0..=random.below(3) {
+    for write in 0..=random.below(6) {
         let operation = ["GetObject", "CopyObject"][random.below(2) as usize];
         let nth = 1 + random.below(4) as u32;
         // Terraform with the old backend.tf, or with the new one.

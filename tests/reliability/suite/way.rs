@@ -106,11 +106,15 @@ impl Way {
         ensure!(ran.code == 0, "the next run failed: {}", ran.output("failure-reason"));
         self.intact(bench)?;
         ensure!(self.done(bench) == KEYS.len(), "the next run left a state as it was");
-        let files = files(&bench.workspace.path().join("terraform"));
-        ensure!(files == ["dns/backend.tf", "infra/backend.tf"], "files were left: {files:?}");
         let keyed = bench.workspace.backend("infra").contains("kms_key_id");
         ensure!(keyed == (self.mode == "apply"), "backend.tf is not as wanted");
         Ok(())
+    }
+
+    /// Temporary files that a run which was killed while it wrote a backend.tf has left.
+    pub fn leftovers(bench: &Bench) -> usize {
+        let files = files(&bench.workspace.path().join("terraform"));
+        files.iter().filter(|file| !file.ends_with("/backend.tf")).count()
     }
 
     fn wanted(self, bench: &Bench) -> Encryption {

@@ -13,20 +13,19 @@
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use aws_lab::{Encryption, Lab, Topology, cabal};
 use common::terraform::Terraform;
-use common::{BUCKET, KEYS, Ran, Workspace, state, step};
+use common::{BUCKET, KEYS, Ran, Workspace, bench, built, state, step};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let binary = build()?;
+    built::build("demo");
     let lab = Lab::start(cabal(Topology::Roles)).await?;
     let key = lab.world().state_key_arn().to_owned();
-    let workspace = Workspace::new(&binary);
+    let workspace = bench::workspace();
     println!("Lab at {}: bucket {BUCKET} in the state account, key {key},", lab.endpoint());
     println!("and a deploy role of another account, granted as the runbook says.\n");
 
@@ -212,29 +211,9 @@ impl Demo<'_> {
     }
 }
 
-/// `cargo run --example` builds the library only; the demo runs the action's binary.
-fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let release = !cfg!(debug_assertions);
-    let mut command = Command::new(cargo);
-    // With the example named too, the dependencies are those that are built already.
-    command.args(["build", "--quiet", "--locked", "--bin", "tfstate-kms", "--example", "demo"]);
-    command.args(release.then_some("--release"));
-    let built = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("cargo build")?;
-    ensure!(built.success(), "the action could not be built");
-    // …/target/<profile>/examples/demo
-    let own = std::env::current_exe()?;
-    let folder = own.parent().and_then(Path::parent).context("the demo's own folder")?;
-    let binary = folder.join("tfstate-kms");
-    ensure!(binary.exists(), "{} is missing", binary.display());
-    Ok(binary)
-}
-
 /// The workspace goes with the demo; the summary stays in the target folder.
 fn keep_summary(workspace: &Workspace) -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().and_then(Path::parent).context("the demo's own folder")?;
-    let kept = folder.join("demo-summary.md");
+    let kept = built::profile_folder().join("demo-summary.md");
     std::fs::copy(workspace.path().join("summary.md"), &kept)?;
     Ok(kept)
 }

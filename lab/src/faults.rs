@@ -1,12 +1,15 @@
 //! What a test can do to a request: delay it, fail it, cut it, or act just before it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use crate::world::World;
 
 /// Which request is meant.
 #[derive(Debug, Clone)]
 pub struct Matcher {
-    /// The operation's name, such as `CopyObject`.
-    pub operation: String,
+    /// The operation's name, such as `CopyObject`; `None` is any.
+    pub operation: Option<String>,
     /// The object key; `None` is any.
     pub key: Option<String>,
     /// The first occurrence that is meant, from 1.
@@ -18,7 +21,12 @@ pub struct Matcher {
 impl Matcher {
     /// Every request of an operation.
     pub fn every(operation: &str) -> Self {
-        Self { operation: operation.to_owned(), key: None, from: 1, count: u32::MAX }
+        Self { operation: Some(operation.to_owned()), ..Self::any() }
+    }
+
+    /// Every request, whatever the service.
+    pub fn any() -> Self {
+        Self { operation: None, key: None, from: 1, count: u32::MAX }
     }
 
     /// Only for this object.
@@ -32,6 +40,13 @@ impl Matcher {
     #[must_use]
     pub fn nth(mut self, nth: u32) -> Self {
         (self.from, self.count) = (nth, 1);
+        self
+    }
+
+    /// The nth occurrence and all after it.
+    #[must_use]
+    pub fn from(mut self, nth: u32) -> Self {
+        self.from = nth;
         self
     }
 }
@@ -57,12 +72,51 @@ pub enum Effect {
     Truncate,
     /// The world is changed just before it is carried out, as a concurrent writer would.
     Act(Box<dyn Fn(&mut World) + Send + Sync>),
+    /// The world stands still from here on, for whoever waits for it to kill the client.
+    Freeze(Freeze),
+}
+
+/// Where in a request the world begins to stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before it is carried out.
+    Before,
+    /// After it was carried out, and before its answer.
+    CarriedOut,
+    /// After its answer.
+    Answered,
+}
+
+/// The first request that is meant is carried out up to a moment; then someone is told.
+/// The further ones are neither carried out nor answered.
+pub struct Freeze {
+    pub(crate) moment: Moment,
+    begun: AtomicBool,
+    told: Sender<()>,
+}
+
+impl Freeze {
+    /// Whether this request is the first one.
+    pub(crate) fn begins(&self) -> bool {
+        !self.begun.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn tell(&self) {
+        // Nobody may be waiting any more.
+        let _ = self.told.send(());
+    }
 }
 
 impl Effect {
     /// An error without much of a message.
     pub fn fail(status: u16, code: &str) -> Self {
         Self::Fail { status, code: code.to_owned(), message: format!("injected {code}") }
+    }
+
+    /// A standstill, and what tells of its beginning.
+    pub fn freeze(moment: Moment) -> (Self, Receiver<()>) {
+        let (told, listener) = channel();
+        (Self::Freeze(Freeze { moment, begun: AtomicBool::new(false), told }), listener)
     }
 }
 
@@ -80,7 +134,7 @@ impl Fault {
     /// Whether this request is meant; counts it.
     pub(crate) fn hits(&mut self, operation: &str, key: Option<&str>) -> bool {
         let matcher = &self.matcher;
-        if matcher.operation != operation
+        if matcher.operation.as_deref().is_some_and(|wanted| wanted != operation)
             || matcher.key.as_deref().is_some_and(|wanted| Some(wanted) != key)
         {
             return false;

@@ -48,7 +48,7 @@ pub use buckets::{Bucket, Encryption, Lifecycle, Retention, UpdateEncryption, Ve
 pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };
-pub use faults::{Effect, Matcher};
+pub use faults::{Effect, Freeze, Matcher, Moment};
 pub use github_rest::{GitHub, WorkflowRun};
 pub use kms_keys::Grant;
 pub use log::{LogEntry, sequential_round_trips};
@@ -129,6 +129,16 @@ impl Lab {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+    }
+
+    /// Everything that only its holder may know: keys and tokens, of sessions too.
+    pub fn secrets(&self) -> Vec<String> {
+        let world = self.world();
+        let of = |who: &Principal| [Some(who.secret.clone()), who.token.clone()];
+        let mut secrets: Vec<String> = world.principals.values().flat_map(of).flatten().collect();
+        secrets.extend(world.web_tokens.keys().cloned());
+        secrets.extend([github::REQUEST_TOKEN.to_owned(), world.github.token.clone()]);
+        secrets
     }
 
     /// The names of all principals of the preset; not the sessions that STS started.

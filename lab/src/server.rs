@@ -18,7 +18,7 @@ use hyper::{Request, Response};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use serde_json::{Value, json};
 
-use crate::faults::{Effect, Fault};
+use crate::faults::{Effect, Fault, Moment};
 use crate::log::LogEntry;
 use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
@@ -30,6 +30,9 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// Bodies for KMS, STS and IAM are small; a larger one is not theirs.
 const SMALL: usize = 1 << 20;
+
+/// By then an answer has reached a client on this machine.
+const ARRIVAL: Duration = Duration::from_millis(5);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -162,6 +165,28 @@ impl Shared {
             Effect::Act(act) => {
                 act(&mut lock(&self.world));
                 self.carried_out(parts, call).await
+            }
+            Effect::Freeze(freeze) => {
+                if !freeze.begins() {
+                    return std::future::pending().await;
+                }
+                if freeze.moment == Moment::Before {
+                    freeze.tell();
+                    return std::future::pending().await;
+                }
+                let answer = self.carried_out(parts, call).await?;
+                if freeze.moment == Moment::CarriedOut {
+                    freeze.tell();
+                    return std::future::pending().await;
+                }
+                let effect = effect.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(ARRIVAL).await;
+                    if let Effect::Freeze(freeze) = &*effect {
+                        freeze.tell();
+                    }
+                });
+                Ok(answer)
             }
         }
     }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod bench;
+pub mod built;
 pub mod terraform;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@ mod common;
 
 mod apply;
 mod backend;
-mod bench;
 mod check_run;
 mod documents;
 mod gate;
@@ -19,7 +18,8 @@ mod locks;
 mod objects;
 mod output;
 mod perils;
-mod races;
 mod readers;
 mod round_trips;
 mod topologies;
+
+use common::bench;

@@ -2,7 +2,7 @@
 
 use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, World, cabal};
 
-use crate::common::{self, BUCKET, KEYS, Ran, Workspace, state};
+use super::{BUCKET, KEYS, Ran, Workspace, state};
 
 /// A lab with both stacks' states in it, and a workspace.
 pub struct Bench {
@@ -54,9 +54,9 @@ impl Bench {
         key: &str,
         more: &[(&str, &str)],
     ) -> Vec<(String, String)> {
-        let mut variables = common::step(&self.lab, who, mode, key);
+        let mut variables = super::step(&self.lab, who, mode, key);
         variables.extend(self.lab.oidc_env());
-        for (name, value) in common::variables(more) {
+        for (name, value) in super::variables(more) {
             variables.retain(|(n, _)| *n != name);
             variables.push((name, value));
         }
@@ -109,5 +109,5 @@ impl Bench {
 
 /// A workspace for the binary under test.
 pub fn workspace() -> Workspace {
-    Workspace::new(env!("CARGO_BIN_EXE_tfstate-kms").as_ref())
+    Workspace::new(&super::built::binary())
 }

@@ -1,0 +1,41 @@
+//! A part of what `cargo run --example reliability` tries.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod suite;
+
+use suite::{Bounds, Part};
+
+/// What fits into a test run.
+const SOME: Bounds = Bounds { stride: 23, seeds: 40, seconds: 6 };
+
+fn without_defects(part: &Part) {
+    assert!(part.defects.is_empty(), "{}\n{}", part.markdown(), part.defects.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_loses_nothing_and_the_next_one_converges() {
+    without_defects(&suite::crashes::part(SOME).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_ends_in_success_or_in_a_clear_error() {
+    without_defects(&suite::faults::part(SOME).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_serial_is_lost_whoever_comes_between() {
+    without_defects(&suite::races::part(SOME).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_shown_whatever_happens() {
+    without_defects(&suite::canary::part(SOME).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terraform_beside_the_action_loses_nothing() {
+    without_defects(&suite::terraform::part(SOME).await.unwrap());
+}

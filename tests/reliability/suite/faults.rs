@@ -1,0 +1,206 @@
+//! Every operation fails in every manner, once and always.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use aws_lab::{Effect, Matcher};
+
+use super::way::Way;
+use super::{Bounds, Part, canary, defects, each, table};
+use crate::common::bench::Bench;
+use crate::common::{KEYS, Ran};
+
+const COPY: Way = Way { mode: "apply", full: true, in_place: false };
+const IN_PLACE: Way = Way { mode: "apply", full: true, in_place: true };
+
+/// An interrupted run ends within this time.
+const PATIENCE: f64 = 7.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Error(u16, &'static str),
+    /// No answer; the run is interrupted a second later.
+    Timeout,
+    ResetBefore,
+    ResetAfter,
+    Truncated,
+    /// An error in an answer of status 200, as CopyObject has them.
+    ErrorIn200,
+}
+
+const FAULTS: [Fault; 10] = [
+    Fault::Error(500, "InternalError"),
+    Fault::Error(503, "SlowDown"),
+    Fault::Error(429, "TooManyRequests"),
+    Fault::Error(400, "ExpiredToken"),
+    Fault::Error(403, "RequestTimeTooSkewed"),
+    Fault::ErrorIn200,
+    Fault::ResetBefore,
+    Fault::ResetAfter,
+    Fault::Truncated,
+    Fault::Timeout,
+];
+
+impl Fault {
+    fn name(self) -> String {
+        match self {
+            Self::Error(status, code) => format!("{status} {code}"),
+            Self::Timeout => "no answer, SIGINT".into(),
+            Self::ResetBefore => "reset before".into(),
+            Self::ResetAfter => "reset after".into(),
+            Self::Truncated => "truncated".into(),
+            Self::ErrorIn200 => "error in a 200".into(),
+        }
+    }
+
+    fn effect(self) -> Effect {
+        match self {
+            Self::Error(status, code) => Effect::fail(status, code),
+            Self::Timeout => Effect::Timeout,
+            Self::ResetBefore => Effect::ResetBefore,
+            Self::ResetAfter => Effect::ResetAfter,
+            Self::Truncated => Effect::Truncate,
+            Self::ErrorIn200 => Effect::fail(200, "InternalError"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    way: Way,
+    operation: &'static str,
+    fault: Fault,
+    always: bool,
+}
+
+/// What a run came to: nothing, for success, or the failure reason.
+async fn spoiled(case: Case) -> Result<String> {
+    let Case { way, operation, fault, always } = case;
+    let bench = way.bench().await;
+    let matcher = Matcher::every(operation);
+    let matcher = if always { matcher } else { matcher.nth(1) };
+    bench.lab.inject(matcher, fault.effect());
+    let ran = match fault {
+        Fault::Timeout => interrupted(&bench, way, operation)?,
+        _ => way.run(&bench),
+    };
+    way.intact(&bench)?;
+    canary::not_shown(&bench, &ran.log)?;
+    let reason = ran.outputs.get("failure-reason").cloned().unwrap_or_default();
+    if ran.code == 0 {
+        ensure!(reason.is_empty(), "green, and yet {reason}");
+        ensure!(way.done(&bench) == KEYS.len(), "green, and a state is not as wanted");
+    } else {
+        ensure!(!reason.is_empty(), "failed without a reason (exit {})\n{}", ran.code, ran.log);
+        ensure!(reason != "internal", "internal\n{}", ran.log);
+        let told = ran.log.lines().any(|line| line.starts_with("::error title="));
+        ensure!(told, "no annotation\n{}", ran.log);
+    }
+    bench.lab.clear_faults();
+    let next = way.run(&bench);
+    way.converged(&bench, &next)?;
+    Ok(reason)
+}
+
+/// Interrupts a run a second after it began to wait for the answer.
+fn interrupted(bench: &Bench, way: Way, operation: &str) -> Result<Ran> {
+    let variables = way.variables(bench);
+    tokio::task::block_in_place(|| {
+        let mut child = bench.workspace.start(&variables);
+        let asked = || bench.lab.log().iter().any(|entry| entry.operation == operation);
+        while child.try_wait()?.is_none() && !asked() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let pid = child.id().to_string();
+        if child.try_wait()?.is_none() {
+            std::process::Command::new("kill").args(["-INT", &pid]).status()?;
+        }
+        let began = Instant::now();
+        let ran = bench.workspace.finish(child, &variables);
+        let seconds = began.elapsed().as_secs_f64();
+        ensure!(seconds < PATIENCE, "it took {seconds:.1} s to end");
+        Ok(ran)
+    })
+}
+
+/// What an undisturbed run calls.
+async fn operations(way: Way) -> BTreeSet<&'static str> {
+    let bench = way.bench().await;
+    let _ = way.run(&bench).green();
+    let log = bench.lab.log();
+    // A handful of names, for the life of the process.
+    log.into_iter().map(|entry| &*entry.operation.leak()).collect()
+}
+
+/// Each operation of `apply` with each fault.
+pub async fn part(bounds: Bounds) -> Result<Part> {
+    let copying = operations(COPY).await;
+    let only_in_place: Vec<&str> = operations(IN_PLACE)
+        .await
+        .into_iter()
+        .filter(|name| *name == "UpdateObjectEncryption")
+        .collect();
+    let mut cases = Vec::new();
+    let rows = copying.iter().map(|name| (COPY, *name));
+    let rows: Vec<(Way, &str)> =
+        rows.chain(only_in_place.iter().map(|name| (IN_PLACE, *name))).collect();
+    for (way, operation) in &rows {
+        for fault in FAULTS {
+            if fault == Fault::ErrorIn200 && *operation != "CopyObject" {
+                continue;
+            }
+            let case = |always| Case { way: *way, operation, fault, always };
+            cases.extend([case(false), case(true)]);
+        }
+    }
+    let tried = bounds.of(cases);
+    let total = tried.len();
+    let outcomes = each(tried, 8, spoiled).await;
+
+    let mut cells: BTreeMap<(&str, Fault), [String; 2]> = BTreeMap::new();
+    let (mut good, mut clear) = (0, 0);
+    for (case, outcome) in &outcomes {
+        let cell = match outcome {
+            Ok(reason) if reason.is_empty() => {
+                good += 1;
+                "✓".to_owned()
+            }
+            Ok(reason) => {
+                clear += 1;
+                reason.clone()
+            }
+            Err(_) => "**defect**".into(),
+        };
+        let both = cells.entry((case.operation, case.fault)).or_default();
+        both[usize::from(case.always)] = cell;
+    }
+    let mut head = vec!["operation".to_owned()];
+    head.extend(FAULTS.map(Fault::name));
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(_, operation)| {
+            let cell = |fault| {
+                cells.get(&(*operation, fault)).map_or("–".into(), |[once, always]| {
+                    if once == always { once.clone() } else { format!("{once} / {always}") }
+                })
+            };
+            let mut row = vec![format!("`{operation}`")];
+            row.extend(FAULTS.map(cell));
+            row
+        })
+        .collect();
+    let text = format!(
+        "Each operation that `apply` calls fails in each manner, its first time / every time. ✓ is \
+         success: by another attempt, or since the operation only adds to the report. Otherwise the \
+         cell has the failure reason. A run that gets no answer is interrupted after a second, and must \
+         end within {PATIENCE} s. Whatever came, the bytes must be those of before, under the encryption of \
+         before or the one that is wanted, and an undisturbed run must converge.\n\n\
+         **{total} cases: {good} successes, {clear} clear errors, {} others.**\n\n{}",
+        total - good - clear,
+        table(&head, &rows)
+    );
+    Ok(Part { title: "Faults", text, defects: defects(&outcomes) })
+}

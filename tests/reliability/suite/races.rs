@@ -1,0 +1,161 @@
+//! A Terraform-like writer that comes between any two requests: no serial is lost, and
+//! what the run says of a state is what was there when it was last read.
+
+use anyhow::{Result, ensure};
+use aws_lab::{Encryption, Topology, Version};
+use serde_json::Value;
+
+use super::{Bounds, Part, defects, each, table};
+use crate::common::bench::{Bench, workspace};
+use crate::common::{BUCKET, KEYS, Ran, state};
+
+/// A small generator with a fixed sequence for each seed (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+}
+
+/// Who runs beside the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    Apply,
+    Rollback,
+    TwoApplies,
+}
+
+const RUNS: [(Runs, &str); 3] = [
+    (Runs::Apply, "`apply`"),
+    (Runs::Rollback, "`rollback`"),
+    (Runs::TwoApplies, "two `apply` at once"),
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    seed: u64,
+    runs: Runs,
+}
+
+/// What one interleaving came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Came {
+    /// Writes that really came between.
+    writes: usize,
+    /// Runs that gave way: `concurrent-writes`.
+    gave_way: usize,
+}
+
+fn serial(version: &Version) -> u64 {
+    let document: Value = serde_json::from_slice(&version.body).unwrap();
+    document["serial"].as_u64().unwrap()
+}
+
+/// Up to six writes of the first state come between the requests of the runs.
+async fn interleaved(case: Case) -> Result<Came> {
+    let mut random = Random(case.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let bench = Bench::with(Topology::Roles, |world| {
+        if case.runs == Runs::Rollback {
+            let key = world.state_key_arn().to_owned();
+            for (at, name) in KEYS.iter().enumerate() {
+                let kms = Encryption::Kms { key: key.clone() };
+                world.put_object(BUCKET, name, state(7 + at as u64), kms);
+            }
+        }
+    })
+    .await;
+    let key = bench.key.clone();
+    for write in 0..=random.below(6) {
+        let operation = ["GetObject", "CopyObject"][random.below(2) as usize];
+        let nth = 1 + random.below(4) as u32;
+        // Terraform with the old backend.tf, or with the new one.
+        let encryption = match random.below(2) {
+            0 => Encryption::SseS3,
+            _ => Encryption::Kms { key: key.clone() },
+        };
+        bench.before_nth(operation, KEYS[0], nth, move |world| {
+            world.put_object(BUCKET, KEYS[0], state(100 + write), encryption.clone());
+        });
+    }
+    let (mode, variable) = match case.runs {
+        Runs::Rollback => ("rollback", ""),
+        Runs::Apply | Runs::TwoApplies => ("apply", key.as_str()),
+    };
+    let variables = bench.variables("deploy", mode, variable, &[("INPUT_PROBE", "off")]);
+    let ran: Vec<Ran> = tokio::task::block_in_place(|| {
+        let mut workspaces = vec![&bench.workspace];
+        let other = workspace();
+        if case.runs == Runs::TwoApplies {
+            workspaces.push(&other);
+        }
+        let started: Vec<_> = workspaces.iter().map(|one| one.start(&variables)).collect();
+        let ended = workspaces.iter().zip(started);
+        ended.map(|(workspace, child)| workspace.finish(child, &variables)).collect()
+    });
+
+    let world = bench.lab.world();
+    let versions = world.versions(BUCKET, KEYS[0]);
+    // A copy repeats the serial before it and brings no older one back: the newest bytes
+    // that anybody but the action wrote are the bytes that are there.
+    let mut serials: Vec<u64> = versions.iter().map(serial).collect();
+    serials.dedup();
+    let mut once = serials.clone();
+    once.sort_unstable();
+    once.dedup();
+    ensure!(serials.len() == once.len(), "a serial came back: {serials:?}\n{}", ran[0].log);
+
+    let wanted = if mode == "rollback" { Encryption::SseS3 } else { Encryption::Kms { key } };
+    let mut came = Came { writes: serials.len() - 1, gave_way: 0 };
+    for ran in &ran {
+        let reason = ran.output("failure-reason");
+        ensure!(ran.code == 0 || reason == "concurrent-writes", "{reason}\n{}", ran.log);
+        came.gave_way += usize::from(ran.code != 0);
+        // True as of the last read: a write after it is not the run's to know.
+        let row = &ran.report["objects"][0];
+        let read = versions.iter().find(|one| row["version_id"] == one.version_id.as_str());
+        let Some(read) = read else {
+            anyhow::bail!("no such version: {row}\n{}", ran.log);
+        };
+        ensure!(row["serial"] == serial(read), "not its serial: {row}\n{}", ran.log);
+        if ran.code == 0 {
+            ensure!(read.encryption == wanted, "not as wanted: {row}\n{}", ran.log);
+        }
+    }
+    Ok(came)
+}
+
+/// Seeded interleavings.
+pub async fn part(bounds: Bounds) -> Result<Part> {
+    let case = |seed: u64| Case { seed, runs: RUNS[(seed % 3) as usize].0 };
+    let outcomes = each((0..bounds.seeds).map(case).collect(), 3, interleaved).await;
+    let rows: Vec<Vec<String>> = RUNS
+        .iter()
+        .map(|(runs, name)| {
+            let own: Vec<_> = outcomes.iter().filter(|(case, _)| case.runs == *runs).collect();
+            let came: Vec<&Came> =
+                own.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).collect();
+            vec![
+                (*name).to_owned(),
+                own.len().to_string(),
+                came.iter().map(|came| came.writes).sum::<usize>().to_string(),
+                came.iter().map(|came| came.gave_way).sum::<usize>().to_string(),
+                (own.len() - came.len()).to_string(),
+            ]
+        })
+        .collect();
+    let head =
+        ["beside the writer", "interleavings", "writes between", "gave way", "lost or untrue"];
+    let text = format!(
+        "A writer like Terraform changes a state just before a request of the run, with the old \
+         backend.tf or with the new one: seeds 0 to {}. No serial may be lost or come back, and the \
+         report's version and serial must be those of an object that was there. After five attempts a \
+         run gives way (`concurrent-writes`).\n\n{}",
+        bounds.seeds - 1,
+        table(&head, &rows)
+    );
+    Ok(Part { title: "Races", text, defects: defects(&outcomes) })
+}

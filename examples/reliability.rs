@@ -2,7 +2,7 @@
 //! Terraform beside it, each counted, as a Markdown page.
 //!
 //! `--write` puts the page into docs/reliability.md. `--part NAME` tries one part alone:
-//! crashes, faults, races, canary or terraform.
+//! crashes, faults, races, canary, fuzz or terraform.
 
 #![allow(clippy::print_stdout, reason = "the tables are for whoever started it")]
 
@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail, ensure};
 use suite::{Bounds, Part};
 
 const ALL: Bounds = Bounds { stride: 1, seeds: 1500, seconds: 60 };
+/// Three minutes of hostile input.
+const FUZZ: Bounds = Bounds { seconds: 180, ..ALL };
 const PAGE: &str = "docs/reliability.md";
 
 #[tokio::main]
@@ -40,7 +42,7 @@ async fn main() -> Result<()> {
 
     let began = Instant::now();
     let mut parts: Vec<Part> = Vec::new();
-    for name in ["crashes", "faults", "races", "canary", "terraform"] {
+    for name in ["crashes", "faults", "races", "canary", "fuzz", "terraform"] {
         if only.is_some_and(|only| only != name) {
             continue;
         }
@@ -49,6 +51,7 @@ async fn main() -> Result<()> {
             "faults" => suite::faults::part(ALL).await?,
             "races" => suite::races::part(ALL).await?,
             "canary" => suite::canary::part(ALL).await?,
+            "fuzz" => suite::fuzz::part(FUZZ).await?,
             _ => suite::terraform::part(ALL).await?,
         };
         println!("{}", part.markdown());

@@ -56,9 +56,7 @@ impl LockInfo {
             None => "tfstate-kms changes the encryption of this state".to_owned(),
         };
         // Terraform's JSON has no other escapes than these would need.
-        let plain = |text: &str| {
-            printable(text).replace(['<', '>', '&', '"', '\\', '\u{2028}', '\u{2029}'], "_")
-        };
+        let plain = |text: &str| printable(text).replace(['<', '>', '&', '"', '\\'], "_");
         Self {
             id: uuid::Uuid::new_v4().to_string(),
             operation: format!("tfstate-kms {mode}"),

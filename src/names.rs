@@ -291,12 +291,23 @@ pub fn object_key_problem(key: &str) -> Option<&'static str> {
 /// What Terraform appends to a state's key for its lock object (`use_lockfile`).
 pub const LOCK_SUFFIX: &str = ".tflock";
 
+/// A character that does not show as itself: controls, line and paragraph separators, and
+/// those that turn the direction of writing (Unicode UAX #9), by which a text can look like
+/// another.
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
 /// Makes a value from outside fit for a one-line message: no control
 /// characters, at most 120 characters.
 pub fn printable(text: &str) -> String {
     const LIMIT: usize = 120;
     let mut out: String =
-        text.chars().take(LIMIT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        text.chars().take(LIMIT).map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(LIMIT).is_some() {
         out.push('…');
     }

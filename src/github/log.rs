@@ -7,6 +7,8 @@
 use std::io::{self, Write};
 use std::sync::Mutex;
 
+use crate::names::is_deceptive;
+
 /// The runner shows ten annotations of each kind for a step and drops the rest.
 const ANNOTATIONS: usize = 10;
 /// The runner cuts an annotation's message here (characters).
@@ -125,7 +127,7 @@ pub fn neutral(text: &str) -> String {
         .chars()
         .map(|c| match c {
             '\t' => ' ',
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => '\u{fffd}',
+            c if is_deceptive(c) => '\u{fffd}',
             c => c,
         })
         .collect();

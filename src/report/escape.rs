@@ -1,5 +1,7 @@
 //! Makes texts from outside harmless in Markdown, HTML and Mermaid.
 
+use crate::names::is_deceptive;
+
 /// Text in a paragraph or a table cell: shown as it is, never as markup.
 ///
 /// Everything but letters, digits and a few signs becomes a numeric character
@@ -9,7 +11,7 @@ pub fn text(value: &str) -> String {
     for c in value.chars() {
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_deceptive(c) => out.push('\u{fffd}'),
             c if c.is_alphanumeric() || matches!(c, ' ' | ',' | ';' | '/' | '=' | '%' | '?') => {
                 out.push(c)
             }
@@ -31,7 +33,7 @@ pub fn block(value: &str) -> String {
     let longest = value.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     let body: String =
-        value.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        value.chars().map(|c| if is_deceptive(c) && c != '\n' { '\u{fffd}' } else { c }).collect();
     format!("{fence}text\n{body}\n{fence}\n")
 }
 

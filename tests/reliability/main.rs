@@ -36,6 +36,11 @@ async fn no_secret_is_shown_whatever_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hostile_input_stays_text() {
+    without_defects(&suite::fuzz::part(SOME).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn terraform_beside_the_action_loses_nothing() {
     without_defects(&suite::terraform::part(SOME).await.unwrap());
 }

@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod crashes;
 pub mod faults;
+pub mod fuzz;
 pub mod races;
 pub mod terraform;
 mod way;

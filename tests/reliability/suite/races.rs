@@ -10,10 +10,16 @@ use crate::common::bench::{Bench, workspace};
 use crate::common::{BUCKET, KEYS, Ran, state};
 
 /// A small generator with a fixed sequence for each seed (xorshift64*).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below the limit.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -57,7 +63,7 @@ fn serial(version: &Version) -> u64 {
 
 /// Up to six writes of the first state come between the requests of the runs.
 async fn interleaved(case: Case) -> Result<Came> {
-    let mut random = Random(case.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(case.seed);
     let bench = Bench::with(Topology::Roles, |world| {
         if case.runs == Runs::Rollback {
             let key = world.state_key_arn().to_owned();

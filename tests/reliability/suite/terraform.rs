@@ -1,5 +1,5 @@
-//! The real Terraform writes again and again, without a lock, while the action re-keys its
-//! state back and forth.
+//! The real Terraform writes again and again, without a lock and with its own S3 lock, while
+//! the action re-keys its state back and forth.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,31 @@ use crate::common::{BUCKET, KEYS, Workspace};
 
 const TITLE: &str = "Terraform beside the action";
 
+/// Who keeps the two apart.
+#[derive(Debug, Clone, Copy)]
+struct Locking {
+    name: &'static str,
+    /// The input `lock`.
+    input: &'static str,
+    /// Terraform's argument.
+    argument: &'static str,
+    /// How a run of the action that comes second may end.
+    gives_way: &'static str,
+}
+
+const WITHOUT: Locking = Locking {
+    name: "without a lock",
+    input: "none",
+    argument: "-lock=false",
+    gives_way: "concurrent-writes",
+};
+const WITH: Locking = Locking {
+    name: "with the S3 lock",
+    input: "s3",
+    argument: "-lock-timeout=60s",
+    gives_way: "state-locked",
+};
+
 /// The number that a module of this round has as its output.
 fn module(workspace: &Workspace, round: u64) {
     let text = format!("resource \"terraform_data\" \"this\" {{\n  input = {round}\n}}\n");
@@ -24,19 +49,19 @@ fn module(workspace: &Workspace, round: u64) {
 
 /// One `terraform apply` after the other, each with the old backend.tf or with the new one
 /// in turn; the last serial that Terraform wrote.
-fn writer(bench: &Bench, terraform: &Terraform, until: Instant) -> Result<u64> {
+fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -> Result<u64> {
     let environment = bench.lab.env("deploy");
     let folder = bench.workspace.module("infra");
     let mut round = 0;
     while Instant::now() < until {
         round += 1;
         let key = if round % 2 == 0 { bench.key.as_str() } else { "" };
-        let backend = bench.variables("deploy", "backend", key, &[]);
+        let backend = bench.variables("deploy", "backend", key, &[("INPUT_LOCK", lock.input)]);
         let ran = bench.workspace.run(&backend);
         ensure!(ran.code == 0, "mode backend\n{}", ran.log);
         module(&bench.workspace, round);
         terraform.init(&environment, &folder);
-        let arguments = ["apply", "-auto-approve", "-input=false", "-lock=false", "-no-color"];
+        let arguments = ["apply", "-auto-approve", "-input=false", lock.argument, "-no-color"];
         let (code, log) = terraform.call(&environment, &folder, &arguments);
         ensure!(code == 0, "terraform apply no. {round}: {log}");
     }
@@ -44,18 +69,18 @@ fn writer(bench: &Bench, terraform: &Terraform, until: Instant) -> Result<u64> {
 }
 
 /// `apply` and `rollback` in turn, from a checkout of its own; how they ended.
-fn rekeyer(bench: &Bench, over: &AtomicBool) -> Result<BTreeMap<String, usize>> {
+fn rekeyer(bench: &Bench, over: &AtomicBool, lock: Locking) -> Result<BTreeMap<String, usize>> {
     let checkout = workspace();
     let mut ended = BTreeMap::new();
     let mut runs = 0;
     while !over.load(Ordering::Relaxed) {
         let (mode, key) = [("apply", bench.key.as_str()), ("rollback", "")][runs % 2];
         runs += 1;
-        let more = [("INPUT_PROBE", "off")];
+        let more = [("INPUT_PROBE", "off"), ("INPUT_LOCK", lock.input)];
         let ran = checkout.run(&bench.variables("deploy", mode, key, &more));
         let reason = ran.output("failure-reason").to_owned();
-        let known = (ran.code == 0) == reason.is_empty()
-            && ["", "concurrent-writes"].contains(&reason.as_str());
+        let known =
+            (ran.code == 0) == reason.is_empty() && ["", lock.gives_way].contains(&reason.as_str());
         ensure!(known, "{mode} ended with {}: {reason}\n{}", ran.code, ran.log);
         let how = if reason.is_empty() { "done" } else { "gave way" };
         *ended.entry(format!("`{mode}` {how}")).or_default() += 1;
@@ -63,49 +88,62 @@ fn rekeyer(bench: &Bench, over: &AtomicBool) -> Result<BTreeMap<String, usize>> 
     Ok(ended)
 }
 
-/// Both loops side by side.
+/// Both loops side by side, one way and the other.
 pub async fn part(bounds: Bounds) -> Result<Part> {
     let Some(terraform) = Terraform::find() else {
         let text = "SKIPPED: terraform is not on PATH.".to_owned();
         return Ok(Part { title: TITLE, text, defects: Vec::new() });
     };
+    let (mut defects, mut rows) = (Vec::new(), Vec::new());
+    for lock in [WITHOUT, WITH] {
+        match side_by_side(bounds, &terraform, lock).await {
+            Ok(more) => rows.extend(
+                more.into_iter().map(|(what, number)| vec![lock.name.to_owned(), what, number]),
+            ),
+            Err(error) => defects.push(format!("{}: {error:#}", lock.name)),
+        }
+    }
+    let text = format!(
+        "For {} seconds each, on one state: `terraform apply` in a loop, with the old backend.tf and the new \
+         one in turn, and `apply` and `rollback` in a loop beside it. Every round of Terraform must be there, \
+         no serial may go back, and the last plan must be clean.\n\n{}",
+        bounds.seconds,
+        table(&["", "", "number"], &rows)
+    );
+    Ok(Part { title: TITLE, text, defects })
+}
+
+async fn side_by_side(
+    bounds: Bounds,
+    terraform: &Terraform,
+    lock: Locking,
+) -> Result<Vec<(String, String)>> {
     let bench = Bench::with(Topology::Roles, |world| world.remove_object(BUCKET, KEYS[0])).await;
     let over = AtomicBool::new(false);
     let until = Instant::now() + Duration::from_secs(bounds.seconds);
     let (rounds, ended) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
-            let rekeyer = scope.spawn(|| rekeyer(&bench, &over));
-            let rounds = writer(&bench, &terraform, until);
+            let rekeyer = scope.spawn(|| rekeyer(&bench, &over, lock));
+            let rounds = writer(&bench, terraform, until, lock);
             over.store(true, Ordering::Relaxed);
             (rounds, rekeyer.join())
         })
     });
-    let mut defects = Vec::new();
-    let mut rows = Vec::new();
-    match (rounds, ended) {
-        (Ok(rounds), Ok(Ok(ended))) => {
-            rows.push(vec!["`terraform apply`".to_owned(), rounds.to_string()]);
-            rows.extend(ended.iter().map(|(how, runs)| vec![how.clone(), runs.to_string()]));
-            match tokio::task::block_in_place(|| kept(&bench, &terraform, rounds)) {
-                Ok(more) => rows.extend(more),
-                Err(error) => defects.push(format!("{error:#}")),
-            }
-        }
-        (Err(error), _) | (_, Ok(Err(error))) => defects.push(format!("{error:#}")),
-        (_, Err(_)) => defects.push("the re-keying loop panicked".to_owned()),
-    }
-    let text = format!(
-        "For {} seconds, on one state and without a lock: `terraform apply` in a loop, with the old \
-         backend.tf and the new one in turn, and `apply` and `rollback` in a loop beside it. Every round \
-         of Terraform must be there, no serial may go back, and the last plan must be clean.\n\n{}",
-        bounds.seconds,
-        table(&["", "number"], &rows)
-    );
-    Ok(Part { title: TITLE, text, defects })
+    let ended = ended.map_err(|_| anyhow::anyhow!("the re-keying loop panicked"))??;
+    let rounds = rounds?;
+    let mut rows = vec![("`terraform apply`".to_owned(), rounds.to_string())];
+    rows.extend(ended.iter().map(|(how, runs)| (how.clone(), runs.to_string())));
+    let kept = tokio::task::block_in_place(|| kept(&bench, terraform, rounds))?;
+    rows.extend(kept.into_iter().map(|(what, number)| (what.to_owned(), number)));
+    let locks = KEYS
+        .iter()
+        .filter(|key| bench.lab.world().current(BUCKET, &format!("{key}.tflock")).is_some());
+    ensure!(locks.count() == 0, "a lock was left behind");
+    Ok(rows)
 }
 
 /// That nothing of what Terraform wrote was lost.
-fn kept(bench: &Bench, terraform: &Terraform, rounds: u64) -> Result<Vec<Vec<String>>> {
+fn kept(bench: &Bench, terraform: &Terraform, rounds: u64) -> Result<[(&'static str, String); 4]> {
     let versions: Vec<Value> = {
         let world = bench.lab.world();
         let versions = world.versions(BUCKET, KEYS[0]).iter();
@@ -125,10 +163,10 @@ fn kept(bench: &Bench, terraform: &Terraform, rounds: u64) -> Result<Vec<Vec<Str
     ensure!(inputs == (1..=rounds).collect::<Vec<_>>(), "a round is missing: {inputs:?}");
     let code = terraform.plan(&bench.lab, "deploy", &bench.workspace.module("infra"));
     ensure!(code == 0, "the last plan is not clean (exit {code})");
-    Ok(vec![
-        vec!["versions of the state".into(), copies.to_string()],
-        vec!["of them re-keys".into(), (copies - serials.len()).to_string()],
-        vec!["serials lost".into(), "0".into()],
-        vec!["last plan".into(), "no changes".into()],
+    Ok([
+        ("versions of the state", copies.to_string()),
+        ("of them re-keys", (copies - serials.len()).to_string()),
+        ("serials lost", "0".into()),
+        ("last plan", "no changes".into()),
     ])
 }

@@ -8,7 +8,30 @@ use super::{Bounds, Part, defects, each, table};
 use crate::common::CANARY;
 use crate::common::bench::Bench;
 
-const MODES: [&str; 5] = ["backend", "plan", "apply", "verify", "rollback"];
+const MODES: [&str; 9] = [
+    "backend",
+    "plan",
+    "apply",
+    "verify",
+    "rollback",
+    "create-key",
+    "retire-key",
+    "recover-key",
+    "revoke",
+];
+const PRINCIPAL: &str = "arn:aws:iam::222222222222:role/cicd";
+
+/// What a key mode is given, by the administrator of the state account.
+fn of_key_mode(bench: &Bench, mode: &str) -> Vec<(String, String)> {
+    let id = bench.key.rsplit('/').next().unwrap_or_default();
+    let principals = ("INPUT_DEPLOY-PRINCIPALS", PRINCIPAL);
+    let target = [("INPUT_TARGET-KEY", bench.key.as_str()), ("INPUT_CONFIRM", id), principals];
+    let create = [("INPUT_ALIAS", "alias/next"), ("INPUT_CONFIRM", "create"), principals];
+    let more = if mode == "create-key" { create } else { target };
+    let mut variables = bench.variables("key-admin", mode, "", &more);
+    variables.extend(bench.lab.github_env());
+    variables
+}
 
 /// What happens to every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +118,12 @@ async fn searched(case: Case) -> Result<usize> {
     if let Some(effect) = case.every.effect() {
         bench.lab.inject(Matcher::any(), effect);
     }
-    let mut variables = way.variables(&bench);
-    let key = if case.mode == "rollback" { "" } else { &bench.key };
+    let of_a_key = case.mode.ends_with("-key") || case.mode == "revoke";
+    let mut variables = match of_a_key {
+        true => of_key_mode(&bench, case.mode),
+        false => way.variables(&bench),
+    };
+    let key = if case.mode == "rollback" || of_a_key { "" } else { &bench.key };
     let debug = [("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full"), ("RUNNER_DEBUG", "1")];
     let debug = debug.into_iter().chain([("ACTIONS_STEP_DEBUG", "true")]);
     for (name, value) in debug.chain([("INPUT_MODE", case.mode), ("STATE_KMS_KEY_ID", key)]) {

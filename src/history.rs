@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::aws::{AwsError, Bucket, Budget, OldVersion, ServerSide, WriteAs};
 use crate::check::{Check, CheckId, Status};
+use crate::names::printable;
 use crate::rekey::{Outcome, Rekey};
 use crate::survey::{self, Found};
 
@@ -30,8 +31,8 @@ pub struct Exposed {
 pub struct History {
     /// Readable without a customer-managed key.
     pub exposed: Vec<Exposed>,
-    /// Under other KMS keys than the wanted one: how many, by key.
-    pub other_keys: BTreeMap<String, usize>,
+    /// Under other KMS keys than the wanted one: which state and version, by key.
+    pub other_keys: BTreeMap<String, Vec<(String, String)>>,
     /// All that were looked at.
     pub seen: usize,
     /// Why the look is not complete.
@@ -102,7 +103,7 @@ impl History {
         match encryption {
             ServerSide::Kms(id) | ServerSide::Dsse(id) if id == target => {}
             ServerSide::Kms(id) | ServerSide::Dsse(id) => {
-                *self.other_keys.entry(id.clone()).or_default() += 1;
+                self.other_keys.entry(id.clone()).or_default().push((key, version.id));
             }
             // Its key is with its writer.
             ServerSide::Customer => {}
@@ -128,8 +129,17 @@ impl History {
                 format!("{n} of {} old versions are readable without the key{span}", self.seen)
             }
         };
-        for (key, count) in &self.other_keys {
-            evidence.push_str(&format!("; {count} still need the key {key}"));
+        for (key, versions) in &self.other_keys {
+            const SHOWN: usize = 10;
+            let shown = versions.iter().take(SHOWN);
+            let mut named: Vec<String> = shown
+                .map(|(state, version)| format!("{} ({})", printable(state), printable(version)))
+                .collect();
+            if versions.len() > SHOWN {
+                named.push(format!("and {} more", versions.len() - SHOWN));
+            }
+            let (count, key) = (versions.len(), printable(key));
+            evidence.push_str(&format!("; {count} still need the key {key}: {}", named.join(", ")));
         }
         if let Some(why) = &self.incomplete {
             evidence.push_str(&format!("; not all could be looked at: {why}"));

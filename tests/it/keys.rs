@@ -247,6 +247,10 @@ async fn changed() -> (Bench, String, String) {
     part_two(&bench, &new);
     let ran = bench.run_as("deploy", "apply", &new, &[]).await.green();
     assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    // Who may list versions sees what still needs the old key.
+    let ran = bench.run_as("admin", "verify", &new, &[]).await.green();
+    let needs = format!("2 still need the key {old}: {} (", KEYS[0]);
+    assert!(ran.report.to_string().contains(&needs), "{}", ran.report);
     (bench, old, new)
 }
 

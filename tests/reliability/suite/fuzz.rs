@@ -192,7 +192,7 @@ const TARGETS: [Target; 11] = [
             let wanted = key_policy::wanted(
                 "aws",
                 "111111111111",
-                &[who.arn.clone()],
+                std::slice::from_ref(&who.arn),
                 key_policy::Usage::Direct,
             );
             if value.is_object() {

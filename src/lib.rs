@@ -47,9 +47,7 @@ use report::Report;
 /// printed without it.
 const COURTESY: Duration = Duration::from_secs(5);
 
-/// For what a run leaves behind: its locks.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same for a cancelled run.
+/// For what a cancelled run leaves behind: its locks, its check run.
 const HASTE: Duration = Duration::from_millis(700);
 
 /// Runs the action in this environment; the exit code is 0 only when all that was asked
@@ -100,9 +98,14 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 () = cancelled.time_over() => false,
             };
             // What a run that was cut off has left.
-            let patience = if cancelled.is_set() { HASTE } else { PATIENCE };
-            let release = tokio::time::timeout(patience, locks.release()).await;
-            let left = release.unwrap_or_else(|_| locks.left_behind("there was no answer in time"));
+            let impatience = async {
+                cancelled.asked().await;
+                tokio::time::sleep(HASTE).await;
+            };
+            let left = tokio::select! {
+                left = locks.release() => left,
+                () = impatience => locks.left_behind("there was no answer in time"),
+            };
             report.failures.extend(left.into_iter().map(modes::not_released));
             if !in_time {
                 report.failures.push(Failure::new(
@@ -121,9 +124,15 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
     publish(&report, &runner, &report_path, summary, &log);
     if let Some(check_run) = check_run {
         let shown = report_path.display().to_string();
-        let patience = if cancelled.is_set() { HASTE } else { Duration::MAX };
-        let completed = tokio::time::timeout(patience, check_run.complete(&report, &shown)).await;
-        if let Err(why) = completed.unwrap_or_else(|_| Err("the run was cancelled".to_owned())) {
+        let impatience = async {
+            cancelled.asked().await;
+            tokio::time::sleep(HASTE).await;
+        };
+        let completed = tokio::select! {
+            completed = check_run.complete(&report, &shown) => completed,
+            () = impatience => Err("the run was cancelled".to_owned()),
+        };
+        if let Err(why) = completed {
             let message = format!("the check run could not be completed: {why}");
             log.annotate(Annotation::Warning, "Check run", &message);
         }

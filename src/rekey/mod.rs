@@ -52,6 +52,7 @@ impl Rekey<'_> {
         let mut job = Job::new(self, key, write);
         let mut outcome = Outcome::Untouched(Untouched::Contended);
         let mut before = before;
+        let mut contended = true;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE * (1 << (attempt - 1))).await;
@@ -61,8 +62,17 @@ impl Rekey<'_> {
                     outcome = done;
                     break;
                 }
-                Attempt::Again(now) => before = *now,
+                Attempt::Again(now) => {
+                    contended = now.seen.etag != before.seen.etag;
+                    before = *now;
+                }
             }
+        }
+        // The same object all the time: nobody came first, S3 did not do it.
+        if let (Outcome::Untouched(Untouched::Contended), false, Some(error)) =
+            (&outcome, contended, job.unanswered.take())
+        {
+            outcome = Outcome::Untouched(Untouched::Refused(error));
         }
         match &mut outcome {
             Outcome::Rekeyed(now)
@@ -110,11 +120,22 @@ struct Job<'a> {
     in_place: bool,
     /// A new object was written over the one that was read, or may have been.
     replaced: bool,
+    /// What the last write that had no clear answer came to.
+    unanswered: Option<AwsError>,
 }
 
 impl<'a> Job<'a> {
     fn new(run: &'a Rekey<'a>, key: &'a str, write: &'a WriteAs) -> Self {
-        Self { run, key, write, unsure: false, wrote: false, in_place: false, replaced: false }
+        Self {
+            run,
+            key,
+            write,
+            unsure: false,
+            wrote: false,
+            in_place: false,
+            replaced: false,
+            unanswered: None,
+        }
     }
 
     async fn attempt(&mut self, before: &Readable) -> Attempt {
@@ -136,6 +157,7 @@ impl<'a> Job<'a> {
                 }
                 kind if kind.is_ambiguous() => {
                     (self.unsure, self.replaced) = (true, true);
+                    self.unanswered = Some(error.clone());
                     self.look_again(before, &backup, &error).await
                 }
                 Kind::NotFound => Attempt::Done(Outcome::Vanished),
@@ -168,6 +190,7 @@ impl<'a> Job<'a> {
             }
             Err(error) if error.kind.is_ambiguous() => {
                 self.unsure = true;
+                self.unanswered = Some(error.clone());
                 Some(self.look_again(before, backup, &error).await)
             }
             Err(_) => {

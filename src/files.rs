@@ -18,13 +18,25 @@ pub fn write(workspace: &Path, relative: &Path, content: &[u8]) -> io::Result<()
     if !folder.canonicalize()?.starts_with(workspace.canonicalize()?) {
         return Err(leads_out());
     }
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644))?;
-    give_to_owner(workspace, file.path())?;
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(())
+    // Beside the file, under a name of its own that the next run finds again should this one
+    // be killed here.
+    let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?;
+    let beside = folder.join(format!(".{}.tfstate-kms", name.to_string_lossy()));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| fs::set_permissions(&beside, fs::Permissions::from_mode(0o644)))
+        .and_then(|()| give_to_owner(workspace, &beside))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }
 
 /// The same, with the folders on the way to it: each is the workspace owner's, too, and
@@ -91,6 +103,15 @@ mod tests {
         }
         let mode = fs::metadata(folder.path().join("a.tf")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_no_hindrance() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".a.tf.tfstate-kms"), "half").unwrap();
+        write(folder.path(), Path::new("a.tf"), b"whole").unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("a.tf")).unwrap(), "whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -96,3 +96,24 @@ async fn without_the_right_there_is_a_warning_and_the_summary_alone() {
     let ran = run(&bench, "verify", &[]).await.green();
     assert!(ran.log.contains("rate limit is used up until 4000000000"), "{}", ran.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_while_its_check_run_is_completed_ends_in_time() {
+    let bench = Bench::new().await;
+    bench.lab.inject(Matcher::every("UpdateCheckRun"), Effect::Timeout);
+    let mut variables = bench.variables("deploy", "verify", "", &[]);
+    variables.extend(bench.lab.github_env());
+    variables.push(("INPUT_CHECK-RUN".into(), "true".into()));
+    let seconds = tokio::task::block_in_place(|| {
+        let child = bench.workspace.start(&variables);
+        while !bench.lab.log().iter().any(|entry| entry.operation == "UpdateCheckRun") {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let pid = child.id().to_string();
+        std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let began = std::time::Instant::now();
+        let _ = bench.workspace.finish(child, &variables);
+        began.elapsed().as_secs_f64()
+    });
+    assert!(seconds < 7.0, "{seconds} s");
+}

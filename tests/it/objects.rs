@@ -183,12 +183,3 @@ async fn faults_are_retried_or_reported_and_the_state_is_as_it_was() {
     bench.assert_untouched(&digest);
     assert!(ran.log.contains("ExpiredToken"), "{}", ran.log);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_s3_never_carries_out_is_no_contention() {
-    let bench = Bench::new().await;
-    bench.lab.inject(Matcher::every("CopyObject").key(KEYS[0]), Effect::fail(500, "InternalError"));
-    let ran = bench.run("apply", &[]).await.red("rekey-failed");
-    assert!(ran.log.contains("500 InternalError"), "{}", ran.log);
-    assert_eq!((bench.body(KEYS[0]), bench.encryption(KEYS[0])), (state(7), Encryption::SseS3));
-}

@@ -273,3 +273,16 @@ async fn a_run_ends_at_its_time_limit() {
     assert!(ran.log.contains("longer than 1 s"), "{}", ran.log);
     assert_eq!(bench.body(KEYS[0]), state(7));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_out_of_order_is_not_called_another_writer() {
+    for error in [(503, "SlowDown"), (500, "InternalError"), (200, "InternalError")] {
+        let bench = Bench::new().await;
+        bench.lab.inject(Matcher::every("CopyObject"), Effect::fail(error.0, error.1));
+        let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await;
+        assert_eq!(ran.code, 1);
+        // Nobody else has written anything.
+        assert_ne!(ran.output("failure-reason"), "concurrent-writes", "{}", ran.log);
+        assert!(ran.log.contains(error.1), "{}", ran.log);
+    }
+}

@@ -62,8 +62,8 @@ pub fn iam_policy_statement(key: &KeyArn) -> Value {
 }
 
 /// The statements for the key policy with S3 as the only way to the key, and only for
-/// these states; DescribeKey stays a direct call. More states than a policy has room for
-/// become the bucket.
+/// these states (and what else begins with their keys, such as a lock object); DescribeKey
+/// stays a direct call. More states than a policy has room for become the bucket.
 pub fn hardened_statements(
     principals: &[String],
     partition: &str,
@@ -74,7 +74,9 @@ pub fn hardened_statements(
     const NAMED: usize = 20;
     let arn = |state: &str| format!("arn:{partition}:s3:::{bucket}/{state}*");
     let arns: Vec<String> = match states {
-        few if few.len() <= NAMED => few.iter().map(|state| arn(state)).collect(),
+        few if !few.is_empty() && few.len() <= NAMED => {
+            few.iter().map(|state| arn(state)).collect()
+        }
         _ => vec![arn("")],
     };
     let principal = one_or_all(principals);

@@ -191,6 +191,8 @@ impl<'a> Job<'a> {
             Err(error) if error.kind.is_ambiguous() => {
                 self.unsure = true;
                 self.unanswered = Some(error.clone());
+                // Should the state be as it was, the next attempt copies it.
+                self.run.in_place.store(false, Ordering::Relaxed);
                 Some(self.look_again(before, backup, &error).await)
             }
             Err(_) => {

@@ -151,7 +151,9 @@ impl Run<'_> {
 
     fn wanted_policy(&self, place: &Place) -> Value {
         let request = self.request;
-        let states: Vec<String> = request.layout.keys().map(|(_, key)| key.to_owned()).collect();
+        let layout = &request.layout;
+        let keys = layout.keys().map(|(_, key)| key.to_owned());
+        let states: Vec<String> = keys.chain(layout.prefixes.iter().cloned()).collect();
         let usage = if request.key_admin.hardened {
             Usage::ThroughS3 { region: &place.region, bucket: &request.bucket, states: &states }
         } else {

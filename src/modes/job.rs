@@ -95,7 +95,10 @@ impl Job<'_, '_> {
                     return (at, None);
                 }
                 let done = job.one(rekey, &write, at, before).await;
-                if matches!(done.outcome, Outcome::Restored(_) | Outcome::Lost { .. }) {
+                if matches!(
+                    done.outcome,
+                    Outcome::Restored(_) | Outcome::Superseded(..) | Outcome::Lost { .. }
+                ) {
                     stop.store(true, Ordering::Relaxed);
                 }
                 (at, Some(done))

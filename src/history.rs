@@ -224,8 +224,12 @@ impl RekeyVersions<'_> {
                 let result = if self.careful {
                     self.carefully(&exposed, stop).await
                 } else {
-                    self.version(&exposed).await.map_err(|why| (why, false))
+                    self.version(&exposed).await
                 };
+                // What was sent and did not end well is not tried on others: there is no way back.
+                if let Err((_, true)) = &result {
+                    stop.store(true, Ordering::Relaxed);
+                }
                 (exposed, Some(result))
             })
             .buffered(if self.careful { 1 } else { 8 })
@@ -250,24 +254,27 @@ impl RekeyVersions<'_> {
         all
     }
 
-    async fn version(&self, exposed: &Exposed) -> Result<(), String> {
+    /// The error also says whether the request was sent and perhaps carried out.
+    async fn version(&self, exposed: &Exposed) -> Result<(), (String, bool)> {
         let (key, version) = (&exposed.key, &exposed.version.id);
-        let text = |error: AwsError| error.to_string();
-        let (_, before) = self.bucket.hash_version(key, version).await.map_err(text)?;
+        let unsent = |error: AwsError| (error.to_string(), false);
+        let sent_in_vain = |error: AwsError| (error.to_string(), true);
+        let (_, before) = self.bucket.hash_version(key, version).await.map_err(unsent)?;
         let sent = self.bucket.encrypt_in_place(key, Some(version), self.kms_key).await;
         if let Err(error) = sent
             && !error.kind.is_ambiguous()
         {
-            return Err(text(error));
+            return Err(unsent(error));
         }
         // A lost answer, too, is settled by a look.
-        let (seen, after) = self.bucket.hash_version(key, version).await.map_err(text)?;
+        let (seen, after) = self.bucket.hash_version(key, version).await.map_err(sent_in_vain)?;
         if before != after {
-            return Err("its bytes are not what they were: the server has overwritten it".into());
+            let why = "its bytes are not what they were: the server has overwritten it";
+            return Err((why.into(), true));
         }
         match seen.server_side {
             ServerSide::Kms(id) if id == self.kms_key => Ok(()),
-            other => Err(format!("it is {} afterwards", crate::plan::describe(&other))),
+            other => Err((format!("it is {} afterwards", crate::plan::describe(&other)), true)),
         }
     }
 
@@ -275,21 +282,27 @@ impl RekeyVersions<'_> {
     async fn carefully(&self, exposed: &Exposed, stop: &AtomicBool) -> Result<(), (String, bool)> {
         let key = &exposed.key;
         let before = match survey::look(self.bucket, key, self.budget, |_| true).await {
-            Found::Readable(state) if state.body.is_some() => state,
+            Found::Readable(state) if state.body.is_some() && !state.is_update_request => state,
             _ => return Err(("the current state could not be held for a restore".into(), false)),
         };
         let result = self.version(exposed).await;
         let seen = self.bucket.head(key).await;
         if seen.is_ok_and(|seen| seen.etag == before.seen.etag) {
-            return result.map_err(|why| (why, false));
+            return result;
         }
         let write = WriteAs::Kms(self.kms_key.to_owned());
         let in_place = AtomicBool::new(false);
         let rekey = Rekey { bucket: self.bucket, budget: self.budget, in_place };
         match rekey.undo_overwrite(key, &before, &write).await {
             // Another writer's new state.
-            None => result.map_err(|why| (why, false)),
-            Some(outcome) => {
+            Ok(None) => result,
+            Err(why) => {
+                stop.store(true, Ordering::Relaxed);
+                let what =
+                    "the current state has changed and cannot be looked at: it may be overwritten";
+                Err((format!("{what} ({why})"), true))
+            }
+            Ok(Some(outcome)) => {
                 stop.store(true, Ordering::Relaxed);
                 let now = match outcome {
                     Outcome::Restored(_) | Outcome::Rekeyed(_) => "it was restored and read",

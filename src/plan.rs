@@ -198,6 +198,17 @@ impl Plan {
             }
             Found::Readable(readable) => {
                 let now = &readable.seen.server_side;
+                if readable.is_update_request {
+                    return self.refuse(
+                        FailureReason::StateUnreadable,
+                        format!(
+                            "{name} is no state: a server has overwritten it with the request of an in-place \
+                             re-encryption, which it does not know"
+                        ),
+                        "Bring the newest older version back (aws s3api list-object-versions), and use \
+                         `strategy: copy` with this server",
+                    );
+                }
                 if *goal == Goal::Unset {
                     self.guard_downgrade(&name, now, survey, allow);
                     return Step::Keep;

@@ -327,7 +327,9 @@ impl Judgement {
             self.push(id, status, format!("{trial}; {why}"), remedy);
         }
         // Two readable sides without a condition leave no room for kms:ViaService.
-        let certain = sides.key_policy == Some(false) || sides.iam == Some(false);
+        // In the key's own account a key policy that names the principal is enough.
+        let own = caller.is_some_and(|caller| caller.account == target.account());
+        let certain = sides.key_policy == Some(false) || (sides.iam == Some(false) && !own);
         if access == Access::Refused || certain {
             self.access = Some(Access::Refused);
             self.refusals.push(Failure::new(

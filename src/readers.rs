@@ -119,19 +119,29 @@ impl Trial<'_> {
             .await;
         let read = tried.iter().any(|one| matches!(one, Tried::Read));
         let mut refused = None;
+        let mut settled = self
+            .states
+            .is_empty()
+            .then(|| Reader::Unknown("there is no state to try it on".to_owned()));
         for one in tried {
             match one {
-                Tried::Settled(reader) => return reader,
+                Tried::Settled(reader @ Reader::LockedOut { .. }) => return reader,
+                Tried::Settled(reader) => settled = Some(reader),
                 Tried::Shut(error) => return self.sides(role, aws, &error, true).await,
                 Tried::Refused(error) => refused = Some(error),
                 Tried::Read | Tried::WouldDecrypt => {}
             }
         }
         match refused {
-            None => Reader::Reads,
-            // It reads a state under the key through S3: the direct call is what is refused.
-            Some(_) if read => Reader::Reads,
-            Some(error) => self.sides(role, aws, &error, false).await,
+            None => settled.unwrap_or(Reader::Reads),
+            Some(error) => match self.sides(role, aws, &error, false).await {
+                // It reads a state under the key through S3, so perhaps only the direct call is
+                // refused; or the key policy lets it read that state alone.
+                Reader::LockedOut { why, .. } if read => Reader::Unknown(format!(
+                    "it reads a state under the key, but whether it would read every other cannot be told ({why})"
+                )),
+                reader => reader,
+            },
         }
     }
 

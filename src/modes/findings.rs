@@ -144,7 +144,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                 FailureReason::Cancelled,
                 format!(
                     "{name} was in hand when the run was cancelled, and S3 did not answer in time: it is as it \
-                     was, or re-keyed"
+                     was, or re-keyed, or where `strategy: in-place` met a server that does not know it, overwritten"
                 ),
                 "Run mode `verify` to see which".to_owned(),
             )

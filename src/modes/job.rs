@@ -74,10 +74,8 @@ impl Job<'_, '_> {
                 return done;
             };
             let first = todo.remove(first);
-            if first.before.body.is_none() {
-                // It may have to wait for room, which nobody else would give back.
-                todo.iter_mut().for_each(|one| one.before.body = None);
-            }
+            // It may have to wait for room, which nobody else would give back.
+            todo.iter_mut().for_each(|one| one.before.body = None);
             self.run.log.line("only S3 can tell whether the key may be used: one state goes first");
             let result = self.one(&rekey, &first.write, first.at, first.before).await;
             let good = matches!(result.outcome, Outcome::Rekeyed(_) | Outcome::ByAnother(_));

@@ -85,20 +85,27 @@ impl Rekey<'_> {
     }
 
     /// Where the object is this action's own in-place request, taken for a body: puts it
-    /// back as it was read before. `None`: it is not.
+    /// back as it was read before. `None`: it is another writer's state.
+    ///
+    /// # Errors
+    /// What is there cannot be seen, so it may be the one or the other.
     pub async fn undo_overwrite(
         &self,
         key: &str,
         before: &Readable,
         write: &WriteAs,
-    ) -> Option<Outcome> {
+    ) -> Result<Option<Outcome>, String> {
         let job = Job { replaced: true, ..Job::new(self, key, write) };
         match job.look().await {
             Found::Readable(now) if now.is_update_request => {
-                let body = before.body.clone()?;
-                Some(job.restore(before, &Backup::Bytes(body), &now.seen.etag, overwritten()).await)
+                let body = before.body.clone().ok_or("its bytes are not at hand")?;
+                let (backup, etag) = (Backup::Bytes(body), now.seen.etag.clone());
+                Ok(Some(job.restore(before, &backup, &etag, overwritten()).await))
             }
-            _ => None,
+            Found::Readable(_) => Ok(None),
+            other => {
+                Err(other.error().map_or("it is not readable".to_owned(), ToString::to_string))
+            }
         }
     }
 }
@@ -443,6 +450,17 @@ impl<'a> Job<'a> {
                 self.compare(before, now)
             }
             Found::Readable(now) if now.sha256 == before.sha256 => Outcome::Restored(error),
+            // What was to be replaced, or what was just written, and wrong: nobody else's.
+            Found::Readable(now)
+                if now.seen.etag == etag
+                    || written.as_ref().is_ok_and(|copied| copied.etag == now.seen.etag) =>
+            {
+                let because = match written {
+                    Err(refused) => refused.to_string(),
+                    Ok(_) => "its bytes are still not what they were".into(),
+                };
+                self.lost(before, error, &because)
+            }
             Found::Readable(now) if !now.is_update_request => {
                 // Another writer came between: its state is newer than ours.
                 if self.is_wanted(&now.seen.server_side) {

@@ -286,3 +286,18 @@ async fn a_service_that_is_out_of_order_is_not_called_another_writer() {
         assert!(ran.log.contains(error.1), "{}", ran.log);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_taken_for_a_state_is_never_verified() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        let request = "<ObjectEncryption xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><SSE-KMS/></ObjectEncryption>";
+        world.put_object(BUCKET, KEYS[0], request, Encryption::SseS3);
+    })
+    .await;
+    let digest = bench.digest();
+    for (mode, key) in [("apply", bench.key.as_str()), ("verify", &bench.key), ("apply", "")] {
+        let ran = bench.run_as("deploy", mode, key, &[]).await.red("state-unreadable");
+        assert!(ran.log.contains("is no state"), "{}", ran.log);
+    }
+    bench.assert_untouched(&digest);
+}

@@ -16,6 +16,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// When the report is written, whatever else goes on.
 const LIMIT: Duration = Duration::from_secs(6);
 
+/// What a cancelled run may take for each thing that it leaves behind: locks, check run.
+const HASTE: Duration = Duration::from_millis(700);
+
 /// Why a run is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -63,6 +66,12 @@ impl Cancelled {
     /// Ends when what is in hand must be let go.
     pub async fn grace_over(&self) {
         tokio::time::sleep_until(self.since().await + GRACE).await;
+    }
+
+    /// Ends shortly after the run is asked to stop: for what is done when all else is over.
+    pub async fn haste_over(&self) {
+        self.asked().await;
+        tokio::time::sleep(HASTE).await;
     }
 
     /// Ends when the report has to be written.

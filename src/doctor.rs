@@ -2,7 +2,7 @@
 
 use crate::aws::{AwsError, ServerSide, Settings};
 use crate::check::{Check, CheckId, Status};
-use crate::names::{KeyArn, LOCK_SUFFIX, printable};
+use crate::names::{KeyArn, LOCK_SUFFIX, printable, some_of};
 use crate::plan::Goal;
 use crate::policies::Policy;
 use crate::principal::Principal;
@@ -146,13 +146,8 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
     }
     unclear.sort();
     unclear.dedup();
-    let count = denied.len();
-    denied.truncate(10);
-    if count > denied.len() {
-        denied.push(format!("and {} more", count - denied.len()));
-    }
     if !denied.is_empty() {
-        return Check::new(id, Status::Fail, denied.join("; ")).remedy(
+        return Check::new(id, Status::Fail, some_of(denied, 10, "; ")).remedy(
             "Change the named statement of the bucket policy: it denies a write with the encryption that \
              this environment asks for",
         );

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::aws::{AwsError, Bucket, Budget, OldVersion, ServerSide, WriteAs};
 use crate::check::{Check, CheckId, Status};
-use crate::names::printable;
+use crate::names::{printable, some_of};
 use crate::rekey::{Outcome, Rekey};
 use crate::survey::{self, Found};
 
@@ -130,16 +130,11 @@ impl History {
             }
         };
         for (key, versions) in &self.other_keys {
-            const SHOWN: usize = 10;
-            let shown = versions.iter().take(SHOWN);
-            let mut named: Vec<String> = shown
-                .map(|(state, version)| format!("{} ({})", printable(state), printable(version)))
-                .collect();
-            if versions.len() > SHOWN {
-                named.push(format!("and {} more", versions.len() - SHOWN));
-            }
-            let (count, key) = (versions.len(), printable(key));
-            evidence.push_str(&format!("; {count} still need the key {key}: {}", named.join(", ")));
+            let named = versions
+                .iter()
+                .map(|(state, version)| format!("{} ({})", printable(state), printable(version)));
+            let (count, key, named) = (versions.len(), printable(key), some_of(named, 10, ", "));
+            evidence.push_str(&format!("; {count} still need the key {key}: {named}"));
         }
         if let Some(why) = &self.incomplete {
             evidence.push_str(&format!("; not all could be looked at: {why}"));
@@ -210,8 +205,8 @@ pub struct RekeyedVersions {
 
 impl RekeyVersions<'_> {
     /// Re-keys the exposed versions in place, each compared with what it was; those that
-    /// fail stay exposed. Begins no other once `stopped` says so, or the server has shown
-    /// that it does not know the operation.
+    /// fail stay exposed. Begins no other once `stopped` says so, or one that was sent did not
+    /// end well.
     pub async fn run(&self, history: &mut History, stopped: impl Fn() -> bool) -> RekeyedVersions {
         let exposed = std::mem::take(&mut history.exposed);
         let stop = AtomicBool::new(false);
@@ -222,7 +217,7 @@ impl RekeyVersions<'_> {
                     return (exposed, None);
                 }
                 let result = if self.careful {
-                    self.carefully(&exposed, stop).await
+                    self.carefully(&exposed).await
                 } else {
                     self.version(&exposed).await
                 };
@@ -279,7 +274,7 @@ impl RekeyVersions<'_> {
     }
 
     /// The same, with an eye on the current state. The error also says whether it was written.
-    async fn carefully(&self, exposed: &Exposed, stop: &AtomicBool) -> Result<(), (String, bool)> {
+    async fn carefully(&self, exposed: &Exposed) -> Result<(), (String, bool)> {
         let key = &exposed.key;
         let before = match survey::look(self.bucket, key, self.budget, |_| true).await {
             Found::Readable(state) if state.body.is_some() && !state.is_update_request => state,
@@ -297,13 +292,11 @@ impl RekeyVersions<'_> {
             // Another writer's new state.
             Ok(None) => result,
             Err(why) => {
-                stop.store(true, Ordering::Relaxed);
                 let what =
                     "the current state has changed and cannot be looked at: it may be overwritten";
                 Err((format!("{what} ({why})"), true))
             }
             Ok(Some(outcome)) => {
-                stop.store(true, Ordering::Relaxed);
                 let now = match outcome {
                     Outcome::Restored(_) | Outcome::Rekeyed(_) => "it was restored and read",
                     Outcome::ByAnother(_) | Outcome::Superseded(..) => {

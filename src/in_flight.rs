@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::github::WorkflowRun;
+use crate::names::{printable, some_of};
 
 /// Whose runs are looked for (input `in-flight`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,20 +88,11 @@ pub fn judge(
 }
 
 fn list(runs: &[WorkflowRun]) -> String {
-    const SHOWN: usize = 10;
-    let mut shown: Vec<String> = runs
-        .iter()
-        .take(SHOWN)
-        .map(|run| {
-            let (workflow, status) =
-                (crate::names::printable(&run.workflow), crate::names::printable(&run.status));
-            format!("{workflow} ({status}) {}", crate::names::printable(&run.url))
-        })
-        .collect();
-    if runs.len() > SHOWN {
-        shown.push(format!("and {} more", runs.len() - SHOWN));
-    }
-    shown.join(", ")
+    let shown = runs.iter().map(|run| {
+        let (workflow, status) = (printable(&run.workflow), printable(&run.status));
+        format!("{workflow} ({status}) {}", printable(&run.url))
+    });
+    some_of(shown, 10, ", ")
 }
 
 /// The check and, where a write is to follow, the refusal.

@@ -47,9 +47,6 @@ use report::Report;
 /// printed without it.
 const COURTESY: Duration = Duration::from_secs(5);
 
-/// For what a cancelled run leaves behind: its locks, its check run.
-const HASTE: Duration = Duration::from_millis(700);
-
 /// Runs the action in this environment; the exit code is 0 only when all that was asked
 /// for holds.
 pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> ExitCode {
@@ -98,13 +95,9 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 () = cancelled.time_over() => false,
             };
             // What a run that was cut off has left.
-            let impatience = async {
-                cancelled.asked().await;
-                tokio::time::sleep(HASTE).await;
-            };
             let left = tokio::select! {
                 left = locks.release() => left,
-                () = impatience => locks.left_behind("there was no answer in time"),
+                () = cancelled.haste_over() => locks.left_behind("there was no answer in time"),
             };
             report.failures.extend(left.into_iter().map(modes::not_released));
             if !in_time {
@@ -124,13 +117,9 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
     publish(&report, &runner, &report_path, summary, &log);
     if let Some(check_run) = check_run {
         let shown = report_path.display().to_string();
-        let impatience = async {
-            cancelled.asked().await;
-            tokio::time::sleep(HASTE).await;
-        };
         let completed = tokio::select! {
             completed = check_run.complete(&report, &shown) => completed,
-            () = impatience => Err("the run was cancelled".to_owned()),
+            () = cancelled.haste_over() => Err("the run was cancelled".to_owned()),
         };
         if let Err(why) = completed {
             let message = format!("the check run could not be completed: {why}");

@@ -22,29 +22,23 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a lock says of its holder (Terraform: `internal/states/statemgr/locker.go`). The order
 /// and the names are those of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub struct LockInfo {
     /// Names the lock; `terraform force-unlock` takes it.
-    #[serde(rename = "ID", default)]
+    #[serde(rename = "ID")]
     pub id: String,
     /// What is being done.
-    #[serde(default)]
     pub operation: String,
     /// More about it.
-    #[serde(default)]
     pub info: String,
     /// By whom: `user@host`.
-    #[serde(default)]
     pub who: String,
     /// The program's version.
-    #[serde(default)]
     pub version: String,
     /// RFC 3339.
-    #[serde(default)]
     pub created: String,
     /// `bucket/key` of the state.
-    #[serde(default)]
     pub path: String,
 }
 
@@ -300,16 +294,9 @@ impl Held {
 async fn read(bucket: &Bucket, object: &str) -> Result<Option<(LockInfo, String)>, AwsError> {
     match bucket.get_small(object).await {
         Ok((body, etag)) => {
-            let unknown = LockInfo {
-                id: "(not a lock of Terraform)".into(),
-                operation: String::new(),
-                info: String::new(),
-                who: String::new(),
-                version: String::new(),
-                created: String::new(),
-                path: String::new(),
-            };
-            Ok(Some((LockInfo::parse(&body).unwrap_or(unknown), etag)))
+            let unknown =
+                || LockInfo { id: "(not a lock of Terraform)".into(), ..LockInfo::default() };
+            Ok(Some((LockInfo::parse(&body).unwrap_or_else(unknown), etag)))
         }
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -314,9 +314,41 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// RFC 3986 percent-encoding of everything but the unreserved characters and `keep`.
+pub fn percent_encoded(text: &str, keep: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ if keep.as_bytes().contains(&byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// The first of many texts, and how many more there are.
+pub fn some_of(all: impl IntoIterator<Item = String>, shown: usize, separator: &str) -> String {
+    let mut all = all.into_iter();
+    let mut list: Vec<String> = all.by_ref().take(shown).collect();
+    let more = all.count();
+    if more > 0 {
+        list.push(format!("and {more} more"));
+    }
+    list.join(separator)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_are_cut_short_and_counted() {
+        let texts = |n: usize| (0..n).map(|n| n.to_string());
+        assert_eq!(some_of(texts(0), 2, ", "), "");
+        assert_eq!(some_of(texts(2), 2, ", "), "0, 1");
+        assert_eq!(some_of(texts(5), 2, "; "), "0; 1; and 3 more");
+    }
 
     const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 

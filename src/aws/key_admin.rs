@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use aws_sdk_kms::types::Tag;
 use aws_smithy_types::date_time::Format;
 
+use super::AwsError;
 use super::error::classify;
 use super::kms::Keys;
-use super::s3::Bucket;
-use super::{AwsError, ServerSide};
 
 /// The rotation of a key's material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,17 +27,6 @@ pub struct Grant {
     pub grantee: String,
     /// For what.
     pub operations: Vec<String>,
-}
-
-/// One version of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectVersion {
-    /// The object key.
-    pub key: String,
-    /// Its id; `null` in a bucket that never had versions.
-    pub id: String,
-    /// It is the current one.
-    pub current: bool,
 }
 
 impl Keys {
@@ -233,53 +221,5 @@ impl Keys {
         let request = self.client.cancel_key_deletion().key_id(key);
         request.send().await.map_err(|e| classify("kms:CancelKeyDeletion", &e))?;
         Ok(())
-    }
-}
-
-impl Bucket {
-    /// Every version of every object, delete markers left out.
-    ///
-    /// # Errors
-    /// As classified.
-    pub async fn all_versions(&self) -> Result<Vec<ObjectVersion>, AwsError> {
-        let mut found = Vec::new();
-        let mut markers = (None, None);
-        loop {
-            let answer = self
-                .client
-                .list_object_versions()
-                .bucket(&self.name)
-                .set_key_marker(markers.0.take())
-                .set_version_id_marker(markers.1.take())
-                .set_expected_bucket_owner(self.owner.clone())
-                .send()
-                .await
-                .map_err(|e| classify("s3:ListBucketVersions", &e))?;
-            found.extend(answer.versions().iter().map(|version| ObjectVersion {
-                key: version.key().unwrap_or_default().to_owned(),
-                id: version.version_id().unwrap_or("null").to_owned(),
-                current: version.is_latest() == Some(true),
-            }));
-            if answer.is_truncated() != Some(true) {
-                return Ok(found);
-            }
-            markers = (
-                answer.next_key_marker().map(str::to_owned),
-                answer.next_version_id_marker().map(str::to_owned),
-            );
-        }
-    }
-
-    /// The encryption of one version.
-    ///
-    /// # Errors
-    /// As classified.
-    pub async fn encryption_of(&self, version: &ObjectVersion) -> Result<ServerSide, AwsError> {
-        // Who may not ask for versions may still see the current object.
-        let seen = match version.id.as_str() {
-            "null" if version.current => self.head(&version.key).await?,
-            id => self.head_version(&version.key, id).await?,
-        };
-        Ok(seen.server_side)
     }
 }

@@ -30,7 +30,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind};
-pub use key_admin::{Grant, ObjectVersion, Rotation};
+pub use key_admin::{Grant, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{
     Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, Share, WriteAs,
@@ -38,7 +38,7 @@ pub use object::{
 pub use s3::Bucket;
 
 pub use session::Session;
-pub use versions::OldVersion;
+pub use versions::{ObjectVersion, OldVersion};
 
 use crate::inputs::Environment;
 use crate::principal::Principal;
@@ -179,6 +179,17 @@ impl Aws {
             .build();
         let client = aws_sdk_s3::Client::from_conf(config);
         Bucket::new(client, name, owner, acl, self.custom_endpoint)
+    }
+
+    /// Whether S3 takes this account for the bucket's owner; `None`: it refuses either way,
+    /// which needs s3:ListBucket to tell.
+    pub async fn is_owner(&self, name: &str, owner: Option<&str>) -> Option<bool> {
+        let (with, without) = (self.bucket(name, owner, None), self.bucket(name, None, None));
+        match tokio::join!(with.exists(), without.exists()) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
     }
 
     /// KMS in this configuration's region.

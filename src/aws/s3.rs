@@ -22,6 +22,7 @@ use super::object::{
     Attributes, BEGINNING, Budget, Copied, Download, Held, Hold, Seen, Share, WriteAs, server_side,
 };
 use super::{AwsError, Kind};
+use crate::names::percent_encoded;
 
 /// How often a body that breaks off is read again from its beginning.
 const BODY_ATTEMPTS: u32 = 3;
@@ -270,7 +271,8 @@ impl Bucket {
     ) -> Result<Copied, AwsError> {
         let (encryption, kms_key) = write.headers();
         let (mode, until, hold) = lock(attributes);
-        let source = format!("{}?versionId={}", copy_source(&self.name, key), percent(version, ""));
+        let source =
+            format!("{}?versionId={}", copy_source(&self.name, key), percent_encoded(version, ""));
         let answer = self
             .client
             .copy_object()
@@ -342,7 +344,7 @@ impl Bucket {
         if !tags.is_empty() {
             let pairs: Vec<String> = tags
                 .iter()
-                .map(|(k, v)| format!("{}={}", percent(k, ""), percent(v, "")))
+                .map(|(k, v)| format!("{}={}", percent_encoded(k, ""), percent_encoded(v, "")))
                 .collect();
             request = request.tagging(pairs.join("&"));
         }
@@ -356,20 +358,7 @@ impl Bucket {
 
 /// `bucket/key` as the header x-amz-copy-source wants it: percent-encoded, slashes kept.
 fn copy_source(bucket: &str, key: &str) -> String {
-    format!("{bucket}/{}", percent(key, "/"))
-}
-
-/// RFC 3986 percent-encoding of everything but the unreserved characters and `keep`.
-fn percent(text: &str, keep: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ if keep.as_bytes().contains(&byte) => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
+    format!("{bucket}/{}", percent_encoded(key, "/"))
 }
 
 /// The Object Lock headers of a write: what lasts is said again, since no copy keeps it.

@@ -1,10 +1,10 @@
 //! Old versions, and re-encryption in place.
 
-use aws_sdk_s3::types::{ObjectEncryption, SsekmsEncryption};
+use aws_sdk_s3::types::{ObjectEncryption, ObjectVersion as ListedVersion, SsekmsEncryption};
 use aws_smithy_types::date_time::Format;
 
 use super::error::classify;
-use super::object::{Budget, Hold, Seen};
+use super::object::{Budget, Hold, Seen, ServerSide};
 use super::s3::Bucket;
 use super::{AwsError, Kind};
 
@@ -17,12 +17,42 @@ pub struct OldVersion {
     pub written_at: Option<String>,
 }
 
+/// One version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// The object key.
+    pub key: String,
+    /// Its id; `null` in a bucket that never had versions.
+    pub id: String,
+    /// It is the current one.
+    pub current: bool,
+    /// RFC 3339.
+    pub written_at: Option<String>,
+}
+
 impl Bucket {
     /// The noncurrent versions of an object, delete markers left out (s3:ListBucketVersions).
     ///
     /// # Errors
     /// As classified.
     pub async fn old_versions(&self, key: &str) -> Result<Vec<OldVersion>, AwsError> {
+        let all = self.versions(Some(key)).await?;
+        let old = all.into_iter().filter(|version| !version.current);
+        Ok(old
+            .map(|version| OldVersion { id: version.id, written_at: version.written_at })
+            .collect())
+    }
+
+    /// Every version of every object, delete markers left out.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn all_versions(&self) -> Result<Vec<ObjectVersion>, AwsError> {
+        self.versions(None).await
+    }
+
+    /// The versions of one object, or of all.
+    async fn versions(&self, of: Option<&str>) -> Result<Vec<ObjectVersion>, AwsError> {
         let mut found = Vec::new();
         let mut markers = (None, None);
         loop {
@@ -30,30 +60,42 @@ impl Bucket {
                 .client
                 .list_object_versions()
                 .bucket(&self.name)
-                .prefix(key)
+                .set_prefix(of.map(str::to_owned))
                 .set_key_marker(markers.0.take())
                 .set_version_id_marker(markers.1.take())
                 .set_expected_bucket_owner(self.owner.clone())
                 .send()
                 .await
                 .map_err(|e| classify("s3:ListBucketVersions", &e))?;
-            let old = answer.versions().iter().filter(|version| version.is_latest() != Some(true));
             // The prefix `production` is that of `production-bootstrap` too.
-            let own = old.filter(|version| version.key() == Some(key));
-            found.extend(own.map(|version| OldVersion {
-                id: version.version_id().unwrap_or_default().to_owned(),
+            let own = |version: &&ListedVersion| of.is_none() || version.key() == of;
+            found.extend(answer.versions().iter().filter(own).map(|version| ObjectVersion {
+                key: version.key().unwrap_or_default().to_owned(),
+                id: version.version_id().unwrap_or("null").to_owned(),
+                current: version.is_latest() == Some(true),
                 written_at: version.last_modified().and_then(|at| at.fmt(Format::DateTime).ok()),
             }));
             // Keys are listed in order, so the object's own versions come first.
-            let beyond = answer.next_key_marker().is_none_or(|next| next > key);
+            let next = answer.next_key_marker();
+            let beyond = of.is_some_and(|key| next.is_none_or(|next| next > key));
             if answer.is_truncated() != Some(true) || beyond {
                 return Ok(found);
             }
-            markers = (
-                answer.next_key_marker().map(str::to_owned),
-                answer.next_version_id_marker().map(str::to_owned),
-            );
+            markers = (next.map(str::to_owned), answer.next_version_id_marker().map(str::to_owned));
         }
+    }
+
+    /// The encryption of one version.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn encryption_of(&self, version: &ObjectVersion) -> Result<ServerSide, AwsError> {
+        // Who may not ask for versions may still see the current object.
+        let seen = match version.id.as_str() {
+            "null" if version.current => self.head(&version.key).await?,
+            id => self.head_version(&version.key, id).await?,
+        };
+        Ok(seen.server_side)
     }
 
     /// Puts an object, or one version of it, under a key without rewriting it

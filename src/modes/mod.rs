@@ -123,6 +123,19 @@ impl Run<'_> {
         }
     }
 
+    /// Writes a statement as a file beside the report: GitHub masks parts of pasted ones.
+    fn keep_statement(&self, report: &mut Report, name: &str, statement: &serde_json::Value) {
+        let folder = self.request.report_path.parent().unwrap_or(Path::new(""));
+        let path = folder.join(format!("tfstate-kms-{name}.json"));
+        let text = format!("{statement:#}\n");
+        match crate::files::write_below(self.workspace, &path, text.as_bytes()) {
+            Ok(()) => report.statements.push(path.display().to_string()),
+            Err(error) => {
+                report.warnings.push(format!("{} could not be written: {error}", path.display()));
+            }
+        }
+    }
+
     fn notice(&self, title: &str, message: &str) {
         self.log.annotate(Annotation::Notice, title, message);
     }

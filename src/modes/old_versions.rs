@@ -6,6 +6,7 @@ use crate::aws::Bucket;
 use crate::check::{Failure, FailureReason};
 use crate::history::{self, History, Listed, RekeyedVersions};
 use crate::inputs::{History as HistoryMode, Mode, Strategy};
+use crate::names::some_of;
 use crate::plan::Goal;
 use crate::report::Report;
 
@@ -53,7 +54,7 @@ impl Run<'_> {
                 () = self.cancelled.grace_over() => None,
             };
             let all = ended.unwrap_or_else(|| {
-                // What was in hand is re-encrypted, or not; its bytes are the same.
+                // What was in hand is re-encrypted, or not.
                 *history = before;
                 RekeyedVersions { wrote: true, ..Default::default() }
             });
@@ -62,7 +63,7 @@ impl Run<'_> {
             if !all.problems.is_empty() {
                 report.failures.push(Failure::new(
                     FailureReason::HistoryRekey,
-                    shown(&all.problems),
+                    some_of(all.problems, 10, "; "),
                     "It needs s3:UpdateObjectEncryption, s3:GetObjectVersion, kms:Encrypt, kms:Decrypt, \
                      kms:GenerateDataKey and kms:ReEncrypt*; a locked version cannot be changed",
                 ));
@@ -76,16 +77,6 @@ impl Run<'_> {
         report.exposed_versions = history.output();
         report.checks.push(history.check(&states));
     }
-}
-
-/// The first of many problems, and how many more there are.
-fn shown(problems: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-    if problems.len() > SHOWN {
-        text.push_str(&format!("; and {} more", problems.len() - SHOWN));
-    }
-    text
 }
 
 /// The old versions of the named states, which were listed before, and of those that were

@@ -69,7 +69,8 @@ impl Run<'_> {
         looked.in_flight = in_flight;
         let Some(Ok(found)) = &looked.in_flight else { return Ok(looked) };
         let patient = !self.request.in_flight_timeout.is_zero() && found.stale.is_empty();
-        if found.busy.is_empty() || !patient || !self.writes(goal, &looked.survey) {
+        let plan = plan::plan(goal, &looked.survey, Allowances::default());
+        if found.busy.is_empty() || !patient || !self.writes(&plan) {
             return Ok(looked);
         }
         let in_flight = Some(self.wait_for_runs(found.clone()).await);
@@ -78,9 +79,9 @@ impl Run<'_> {
     }
 
     /// Whether a state would be re-keyed.
-    fn writes(&self, goal: &Goal, survey: &Survey) -> bool {
-        let rekeys = plan::plan(goal, survey, Allowances::default()).rekeys().next().is_some();
-        rekeys && matches!(self.request.mode, Mode::Apply | Mode::Rollback)
+    fn writes(&self, plan: &Plan) -> bool {
+        let mode = matches!(self.request.mode, Mode::Apply | Mode::Rollback);
+        mode && plan.rekeys().next().is_some()
     }
 
     /// Everything that can be asked at once is asked at once.
@@ -273,8 +274,7 @@ impl Run<'_> {
         report.checks.extend(checks);
         if let Some(mut history) = looked.history.take() {
             let proven = access == Some(Access::Proven);
-            let may_write = locked;
-            self.finish_history(report, goal, &looked, &mut history, may_write, proven).await;
+            self.finish_history(report, goal, &looked, &mut history, locked, proven).await;
         }
         self.unlock().await;
         let gated = matches!(request.mode, Mode::Apply | Mode::Verify);
@@ -349,7 +349,7 @@ impl Run<'_> {
             report.checks.extend(checks);
         }
         if let Some(found) = &looked.in_flight {
-            let writes = self.writes(goal, &looked.survey);
+            let writes = self.writes(plan);
             let strict = self.in_flight_is_strict();
             let (check, refusal) = in_flight::report(found, strict, writes);
             let on_github = self.environment.get("GITHUB_ACTIONS") == Some("true");
@@ -412,29 +412,20 @@ impl Run<'_> {
         }
     }
 
-    /// Writes the statements as files beside the report: GitHub masks parts of pasted ones.
+    /// Keeps the statements that may be missing.
     fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked) {
         let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
-        let principal = caller.principal.arn.clone();
+        let principal = [caller.principal.arn.clone()];
         let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
-        let principal = [principal];
         let (partition, region) = (key.partition(), key.region());
         let bucket = &self.request.bucket;
         let hardened = grants::hardened_statements(&principal, partition, region, bucket, &states);
-        let folder = self.request.report_path.parent().unwrap_or(std::path::Path::new(""));
         for (name, statement) in [
             ("key-policy-statement", grants::key_policy_statement(&principal)),
             ("iam-policy-statement", grants::iam_policy_statement(key)),
             ("key-policy-statements-hardened", hardened),
         ] {
-            let path = folder.join(format!("tfstate-kms-{name}.json"));
-            let text = format!("{statement:#}\n");
-            match crate::files::write_below(self.workspace, &path, text.as_bytes()) {
-                Ok(()) => report.statements.push(path.display().to_string()),
-                Err(error) => report
-                    .warnings
-                    .push(format!("{} could not be written: {error}", path.display())),
-            }
+            self.keep_statement(report, name, &statement);
         }
     }
 
@@ -450,14 +441,8 @@ impl Run<'_> {
         if answered {
             return Some(true);
         }
-        let name = &self.request.bucket;
         let owner = self.request.bucket_owner.as_deref();
-        let (with, without) = (aws.bucket(name, owner, None), aws.bucket(name, None, None));
-        match tokio::join!(with.exists(), without.exists()) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
+        aws.is_owner(&self.request.bucket, owner).await
     }
 }
 

@@ -9,7 +9,7 @@ mod variable;
 use std::time::Duration;
 
 use super::{Run, aws_failure};
-use crate::aws::{Aws, AwsError, KeyDescription, Keys, Kind};
+use crate::aws::{Aws, AwsError, Bucket, KeyDescription, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::inputs::Mode;
 use crate::names::KeyArn;
@@ -19,6 +19,15 @@ use crate::report::{KeyReport, KeyStep, Report};
 /// up to some seconds to be seen (KMS Developer Guide, "Eventual consistency").
 const PATIENCE: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// The key that a mode acts on.
+struct Target<'a> {
+    arn: &'a KeyArn,
+    aws: Aws,
+    keys: Keys,
+    bucket: Bucket,
+    described: KeyDescription,
+}
 
 impl Run<'_> {
     pub(super) async fn key_mode(&self, report: &mut Report) {
@@ -40,20 +49,15 @@ impl Run<'_> {
         report.key = Some(key);
     }
 
-    /// The target key, which the inputs have made sure of.
-    fn target(&self) -> Result<&KeyArn, Failure> {
-        let target = self.request.key_admin.target.as_ref();
-        target.ok_or_else(|| {
-            Failure::new(FailureReason::InvalidInput, "`target-key` is missing", "Give its ARN")
-        })
-    }
-
-    /// The clients in the target key's region, and what the key is.
+    /// The target key, which the inputs have made sure of, with the clients in its region.
     async fn target_key(
         &self,
         report: &mut Report,
-        target: &KeyArn,
-    ) -> Result<(Aws, Keys, KeyDescription), Failure> {
+        key: &mut KeyReport,
+    ) -> Result<Target<'_>, Failure> {
+        let target = self.request.key_admin.target.as_ref().ok_or_else(|| {
+            Failure::new(FailureReason::InvalidInput, "`target-key` is missing", "Give its ARN")
+        })?;
         let aws =
             Aws::connect(self.environment, target.region()).await.map_err(|e| aws_failure(&e))?;
         let keys = aws.keys();
@@ -75,12 +79,17 @@ impl Run<'_> {
         let arn = Check::new(CheckId::KeyArn, Status::Pass, target.as_str());
         report.checks.push(arn);
         match described {
-            Ok(key) if key.aws_managed => Err(Failure::new(
+            Ok(described) if described.aws_managed => Err(Failure::new(
                 FailureReason::KeyUnusable,
                 format!("{target} is managed by AWS; nobody else can change it"),
                 "Give a customer-managed key",
             )),
-            Ok(key) => Ok((aws, keys, key)),
+            Ok(described) => {
+                key.arn = Some(target.as_str().to_owned());
+                let owner = self.request.bucket_owner.as_deref().unwrap_or(target.account());
+                let bucket = aws.bucket(&self.request.bucket, Some(owner), None);
+                Ok(Target { arn: target, aws, keys, bucket, described })
+            }
             Err(error) if error.kind == Kind::KeyNotFound => Err(Failure::new(
                 FailureReason::KeyGone,
                 format!("{target} does not exist ({error})"),

@@ -1,6 +1,6 @@
 //! `recover-key`: takes a scheduled deletion back, and shows that the states read again.
 
-use super::{PATIENCE, PAUSE, Run, refused};
+use super::{PATIENCE, PAUSE, Run, Target, refused};
 use crate::aws::{Budget, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::names::printable;
@@ -15,9 +15,8 @@ impl Run<'_> {
         key: &mut KeyReport,
     ) -> Result<(), Failure> {
         let (request, admin) = (self.request, &self.request.key_admin);
-        let target = self.target()?;
-        let (aws, keys, described) = self.target_key(report, target).await?;
-        key.arn = Some(target.as_str().to_owned());
+        let Target { arn: target, aws, keys, bucket, described } =
+            self.target_key(report, key).await?;
         let (cancel, enable) = match described.state.as_str() {
             "PendingDeletion" => (true, true),
             "Disabled" => (false, true),
@@ -64,8 +63,6 @@ impl Run<'_> {
         }
         report.checks.push(Check::new(CheckId::KeyUsable, Status::Pass, "Enabled"));
         // S3 sees a key's new state only after a while.
-        let owner = request.bucket_owner.as_deref().unwrap_or(target.account());
-        let bucket = aws.bucket(&request.bucket, Some(owner), None);
         let budget = Budget::new(0);
         let mut survey = None;
         for attempt in 0..PATIENCE {

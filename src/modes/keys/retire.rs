@@ -2,10 +2,10 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{Run, refused};
+use super::{Run, Target, refused};
 use crate::aws::{AwsError, Bucket, ObjectVersion, ServerSide};
 use crate::check::{Failure, FailureReason};
-use crate::names::{KeyArn, printable};
+use crate::names::{KeyArn, printable, some_of};
 use crate::report::{KeyReport, Report};
 
 /// Versions looked at at the same time.
@@ -33,11 +33,8 @@ impl Run<'_> {
         key: &mut KeyReport,
     ) -> Result<(), Failure> {
         let (request, admin) = (self.request, &self.request.key_admin);
-        let target = self.target()?;
-        let (aws, keys, described) = self.target_key(report, target).await?;
-        key.arn = Some(target.as_str().to_owned());
-        let owner = request.bucket_owner.as_deref().unwrap_or(target.account());
-        let bucket = aws.bucket(&request.bucket, Some(owner), None);
+        let Target { arn: target, aws, keys, bucket, described } =
+            self.target_key(report, key).await?;
         let (needs, default) =
             tokio::join!(who_needs(&bucket, target), bucket.default_encryption());
         report.requests = aws.requests().count();
@@ -143,31 +140,25 @@ fn in_use(message: String, remedy: String) -> Failure {
     Failure::new(FailureReason::KeyInUse, message, remedy)
 }
 
-fn named(versions: &[&ObjectVersion]) -> String {
-    let shown = versions.iter().take(SHOWN);
-    let mut list: Vec<String> = shown
-        .map(|version| format!("{} ({})", printable(&version.key), printable(&version.id)))
-        .collect();
-    if versions.len() > SHOWN {
-        list.push(format!("and {} more", versions.len() - SHOWN));
-    }
-    list.join(", ")
+fn named<'a>(versions: impl IntoIterator<Item = &'a ObjectVersion>) -> String {
+    let all = versions.into_iter();
+    some_of(all.map(|one| format!("{} ({})", printable(&one.key), printable(&one.id))), SHOWN, ", ")
 }
 
 /// Everything that still needs the key, or may, is a refusal.
 fn refuse(needs: &Needs, abandon: Option<usize>, target: &KeyArn) -> Result<(), Failure> {
     if !needs.current.is_empty() {
-        let all: Vec<&ObjectVersion> = needs.current.iter().collect();
+        let count = needs.current.len();
         return Err(in_use(
-            format!("{} current objects are under {target}: {}", all.len(), named(&all)),
+            format!("{count} current objects are under {target}: {}", named(&needs.current)),
             "Re-key them first: mode `apply` with another key, or `rollback`".into(),
         ));
     }
     if !needs.unknown.is_empty() {
-        let all: Vec<&ObjectVersion> = needs.unknown.iter().map(|(version, _)| version).collect();
+        let all = needs.unknown.iter().map(|(version, _)| version);
         let why = needs.unknown.first().map(|(_, error)| error.to_string()).unwrap_or_default();
         return Err(in_use(
-            format!("{} versions could not be looked at ({why}): {}", all.len(), named(&all)),
+            format!("{} versions could not be looked at ({why}): {}", needs.unknown.len(), named(all)),
             "Grant s3:GetObject and s3:GetObjectVersion on the whole bucket: what is not seen may need the key"
                 .into(),
         ));
@@ -176,11 +167,10 @@ fn refuse(needs: &Needs, abandon: Option<usize>, target: &KeyArn) -> Result<(), 
     if count == abandon.unwrap_or(0) {
         return Ok(());
     }
-    let all: Vec<&ObjectVersion> = needs.old.iter().collect();
     let mut keys: Vec<String> = needs.old.iter().map(|version| version.key.clone()).collect();
     keys.dedup();
     Err(in_use(
-        format!("{count} old versions are under {target}: {}", named(&all)),
+        format!("{count} old versions are under {target}: {}", named(&needs.old)),
         format!(
             "They cannot go back to SSE-S3 in place. {}\nOr give them up: `abandon-versions: {count}`",
             crate::history::lifecycle(&keys)

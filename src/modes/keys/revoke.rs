@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Run, refused};
+use super::{Run, Target, refused};
 use crate::check::{Failure, FailureReason};
 use crate::doctor;
 use crate::key_policy::{self, Revoked};
@@ -17,9 +17,7 @@ impl Run<'_> {
         key: &mut KeyReport,
     ) -> Result<(), Failure> {
         let admin = &self.request.key_admin;
-        let target = self.target()?;
-        let (aws, keys, _) = self.target_key(report, target).await?;
-        key.arn = Some(target.as_str().to_owned());
+        let Target { arn: target, aws, keys, .. } = self.target_key(report, key).await?;
         let id = target.as_str();
         let text = keys.policy(id).await.map_err(|e| refused(&e))?;
         let before: Value = serde_json::from_str(&text).map_err(|_| {

@@ -5,15 +5,14 @@ use serde_json::json;
 use super::Run;
 use crate::check::{Failure, FailureReason};
 use crate::github::{Api, ApiError};
-use crate::names::{KeyArn, printable};
-use crate::report::{KeyReport, Report};
+use crate::names::{KeyArn, percent_encoded, printable};
+use crate::report::KeyReport;
 
 const NAME: &str = "STATE_KMS_KEY_ID";
 
 impl Run<'_> {
     pub(super) async fn set_variable(
         &self,
-        _report: &mut Report,
         key: &mut KeyReport,
         arn: &KeyArn,
     ) -> Result<(), Failure> {
@@ -32,7 +31,7 @@ impl Run<'_> {
         };
         let api = Api::of(self.environment, self.request.github_token.as_ref())
             .map_err(|why| failed(&why))?;
-        let folder = format!("environments/{}/variables", encoded(environment));
+        let folder = format!("environments/{}/variables", percent_encoded(environment, ""));
         let path = format!("{folder}/{NAME}");
         let body = json!({ "name": NAME, "value": arn.as_str() });
         let now = match api.get(&path).await {
@@ -60,16 +59,4 @@ impl Run<'_> {
         key.step(step, done);
         Ok(())
     }
-}
-
-/// One segment of a path (RFC 3986).
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }

@@ -63,6 +63,43 @@ impl Bench {
         variables
     }
 
+    /// The same, with what a job knows of GitHub where `more` does not say otherwise.
+    pub fn job_variables(
+        &self,
+        who: &str,
+        mode: &str,
+        key: &str,
+        more: &[(&str, &str)],
+    ) -> Vec<(String, String)> {
+        let mut variables = self.variables(who, mode, key, more);
+        let github = self.lab.github_env();
+        variables
+            .extend(github.into_iter().filter(|(name, _)| more.iter().all(|(n, _)| n != name)));
+        variables
+    }
+
+    /// Starts a run, interrupts it once this is so, and says how many seconds it took to end
+    /// from there.
+    pub fn interrupted(
+        &self,
+        variables: &[(String, String)],
+        when: impl Fn(&Self) -> bool,
+        signal: &str,
+    ) -> (Ran, f64) {
+        tokio::task::block_in_place(|| {
+            let child = self.workspace.start(variables);
+            while !when(self) {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            let pid = child.id().to_string();
+            let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+            let began = std::time::Instant::now();
+            let ran = self.workspace.finish(child, variables);
+            (ran, began.elapsed().as_secs_f64())
+        })
+    }
+
     /// The current encryption of a state.
     pub fn encryption(&self, key: &str) -> Encryption {
         self.lab.world().current(BUCKET, key).unwrap().encryption.clone()

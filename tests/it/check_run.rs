@@ -6,10 +6,7 @@ use crate::bench::Bench;
 use crate::common::{BUCKET, CANARY, KEYS, Ran, state};
 
 async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
-    let mut variables = bench.variables("deploy", mode, &bench.key, more);
-    let given: Vec<&str> = more.iter().map(|(name, _)| *name).collect();
-    let github = bench.lab.github_env();
-    variables.extend(github.into_iter().filter(|(name, _)| !given.contains(&name.as_str())));
+    let mut variables = bench.job_variables("deploy", mode, &bench.key, more);
     variables.push(("INPUT_CHECK-RUN".into(), "true".into()));
     tokio::task::block_in_place(|| bench.workspace.run(&variables))
 }
@@ -101,19 +98,10 @@ async fn without_the_right_there_is_a_warning_and_the_summary_alone() {
 async fn a_run_that_is_cancelled_while_its_check_run_is_completed_ends_in_time() {
     let bench = Bench::new().await;
     bench.lab.inject(Matcher::every("UpdateCheckRun"), Effect::Timeout);
-    let mut variables = bench.variables("deploy", "verify", "", &[]);
-    variables.extend(bench.lab.github_env());
+    let mut variables = bench.job_variables("deploy", "verify", "", &[]);
     variables.push(("INPUT_CHECK-RUN".into(), "true".into()));
-    let seconds = tokio::task::block_in_place(|| {
-        let child = bench.workspace.start(&variables);
-        while !bench.lab.log().iter().any(|entry| entry.operation == "UpdateCheckRun") {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let pid = child.id().to_string();
-        std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
-        let began = std::time::Instant::now();
-        let _ = bench.workspace.finish(child, &variables);
-        began.elapsed().as_secs_f64()
-    });
+    let completes =
+        |bench: &Bench| bench.lab.log().iter().any(|entry| entry.operation == "UpdateCheckRun");
+    let (_, seconds) = bench.interrupted(&variables, completes, "-INT");
     assert!(seconds < 7.0, "{seconds} s");
 }

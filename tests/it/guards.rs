@@ -271,17 +271,8 @@ async fn a_cancelled_run_begins_no_other_state_and_says_so() {
         let digest = bench.digest();
         bench.lab.set_latency(std::time::Duration::from_millis(600));
         let variables = bench.variables("deploy", "apply", &bench.key, &[]);
-        let ran = tokio::task::block_in_place(|| {
-            let child = bench.workspace.start(&variables);
-            // The survey's requests are on their way.
-            while bench.lab.log().is_empty() {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            let pid = child.id().to_string();
-            let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
-            assert!(sent.success());
-            bench.workspace.finish(child, &variables)
-        });
+        // The survey's requests are on their way.
+        let (ran, _) = bench.interrupted(&variables, |bench| !bench.lab.log().is_empty(), signal);
         let ran = ran.red("cancelled");
         bench.assert_untouched(&digest);
         assert!(ran.log.contains("cancelled: finishing the state in hand"), "{}", ran.log);

@@ -31,10 +31,7 @@ async fn repository(others: Vec<WorkflowRun>) -> Bench {
 }
 
 fn variables(bench: &Bench, own: u64, mode: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut variables = bench.variables("deploy", mode, &bench.key, more);
-    let given: Vec<&str> = more.iter().map(|(name, _)| *name).collect();
-    let github = bench.lab.github_env();
-    variables.extend(github.into_iter().filter(|(name, _)| !given.contains(&name.as_str())));
+    let mut variables = bench.job_variables("deploy", mode, &bench.key, more);
     variables.retain(|(name, _)| name != "GITHUB_RUN_ID");
     let workflow = "example/infrastructure/.github/workflows/migrate-state.yml@refs/heads/main";
     for (name, value) in [

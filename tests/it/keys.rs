@@ -22,10 +22,7 @@ const WRITES: [&str; 9] = [
 
 /// Runs a key mode as the administrator of the state account.
 async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
-    let mut variables = bench.variables("key-admin", mode, "", more);
-    let given: Vec<&str> = more.iter().map(|(name, _)| *name).collect();
-    let github = bench.lab.github_env();
-    variables.extend(github.into_iter().filter(|(name, _)| !given.contains(&name.as_str())));
+    let variables = bench.job_variables("key-admin", mode, "", more);
     tokio::task::block_in_place(|| bench.workspace.run(&variables))
 }
 

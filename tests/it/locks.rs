@@ -110,18 +110,8 @@ async fn it_is_released_on_every_way_out() {
     let cancelled = Bench::new().await;
     cancelled.lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
     let variables = cancelled.variables("deploy", "apply", &cancelled.key, &[LOCK]);
-    let (ran, seconds) = tokio::task::block_in_place(|| {
-        let child = cancelled.workspace.start(&variables);
-        while lock(&cancelled.lab, KEYS[0]).is_none() || lock(&cancelled.lab, KEYS[1]).is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let pid = child.id().to_string();
-        assert!(
-            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success()
-        );
-        let began = std::time::Instant::now();
-        (cancelled.workspace.finish(child, &variables), began.elapsed().as_secs_f64())
-    });
+    let held = |bench: &Bench| KEYS.iter().all(|key| lock(&bench.lab, key).is_some());
+    let (ran, seconds) = cancelled.interrupted(&variables, held, "-INT");
     let ran = ran.red("cancelled");
     assert!(seconds < 7.0, "{seconds}");
     assert!(KEYS.iter().all(|key| lock(&cancelled.lab, key).is_none()), "{}", ran.log);

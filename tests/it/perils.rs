@@ -4,7 +4,7 @@
 use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption, World};
 
 use crate::bench::Bench;
-use crate::common::{BUCKET, KEYS, Ran, state};
+use crate::common::{BUCKET, KEYS, state};
 
 /// The calls that change an object's encryption in place.
 fn in_place_calls(bench: &Bench) -> usize {
@@ -216,26 +216,10 @@ async fn a_cancelled_run_says_so_though_nothing_was_to_be_done() {
     let _ = bench.run("apply", &[]).await.green();
     bench.lab.clear_log();
     bench.lab.set_latency(std::time::Duration::from_millis(500));
-    let (ran, _) = interrupted(&bench, |bench| !bench.lab.log().is_empty(), "-INT");
+    let variables = bench.variables("deploy", "apply", &bench.key, &[]);
+    let (ran, _) = bench.interrupted(&variables, |bench| !bench.lab.log().is_empty(), "-INT");
     let ran = ran.red("cancelled");
     assert!(!bench.lab.log().iter().any(|e| e.operation.starts_with("AssumeRole")), "{}", ran.log);
-}
-
-/// Starts a run, interrupts it once this is so, and says how long it took to end from there.
-fn interrupted(bench: &Bench, when: impl Fn(&Bench) -> bool, signal: &str) -> (Ran, f64) {
-    let variables = bench.variables("deploy", "apply", &bench.key, &[]);
-    tokio::task::block_in_place(|| {
-        let child = bench.workspace.start(&variables);
-        while !when(bench) {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let pid = child.id().to_string();
-        let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(sent.success());
-        let began = std::time::Instant::now();
-        let ran = bench.workspace.finish(child, &variables);
-        (ran, began.elapsed().as_secs_f64())
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,9 +230,10 @@ async fn a_cancelled_run_ends_within_the_runners_patience() {
     for operation in ["GetObject", "CopyObject"] {
         let bench = Bench::new().await;
         bench.lab.inject(Matcher::every(operation).key(KEYS[0]), Effect::Timeout);
+        let variables = bench.variables("deploy", "apply", &bench.key, &[]);
         let (ran, seconds) = match operation {
-            "GetObject" => interrupted(&bench, looks, "-INT"),
-            _ => interrupted(&bench, writes, "-TERM"),
+            "GetObject" => bench.interrupted(&variables, looks, "-INT"),
+            _ => bench.interrupted(&variables, writes, "-TERM"),
         };
         let ran = ran.red("cancelled");
         assert!(seconds < 7.0, "{operation}: {seconds} s");

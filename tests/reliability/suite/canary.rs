@@ -28,9 +28,7 @@ fn of_key_mode(bench: &Bench, mode: &str) -> Vec<(String, String)> {
     let target = [("INPUT_TARGET-KEY", bench.key.as_str()), ("INPUT_CONFIRM", id), principals];
     let create = [("INPUT_ALIAS", "alias/next"), ("INPUT_CONFIRM", "create"), principals];
     let more = if mode == "create-key" { create } else { target };
-    let mut variables = bench.variables("key-admin", mode, "", &more);
-    variables.extend(bench.lab.github_env());
-    variables
+    bench.job_variables("key-admin", mode, "", &more)
 }
 
 /// What happens to every request.

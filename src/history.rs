@@ -1,42 +1,43 @@
 //! Old versions that stay readable without the key: counted, and re-keyed in place where
 //! that is asked for and AWS allows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{AwsError, Bucket, Budget, OldVersion, ServerSide, WriteAs};
+use crate::aws::{AwsError, Bucket, Budget, Kind, OldVersion, ServerSide, WriteAs};
 use crate::check::{Check, CheckId, Status};
 use crate::names::{printable, some_of};
 use crate::rekey::{Outcome, Rekey};
-use crate::survey::{self, Found};
+use crate::survey::{self, Found, Manager};
 
 /// Versions looked at at the same time.
 const PARALLEL: usize = 64;
 /// More noncurrent versions of one state than this are not looked at one by one.
 const LIMIT: usize = 2_000;
 
-/// A noncurrent version that can be read without the key.
+/// A noncurrent version of a state, as it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposed {
+pub struct Old {
     /// The state.
     pub key: String,
     /// The version.
     pub version: OldVersion,
+    /// Its encryption.
+    pub encryption: ServerSide,
 }
 
 /// What was found among the old versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    /// Readable without a customer-managed key.
-    pub exposed: Vec<Exposed>,
-    /// Under other KMS keys than the wanted one: which state and version, by key.
-    pub other_keys: BTreeMap<String, Vec<(String, String)>>,
-    /// All that were looked at.
-    pub seen: usize,
-    /// Why the look is not complete.
-    pub incomplete: Option<String>,
+    versions: Vec<Old>,
+    /// The wanted key's ARN.
+    target: String,
+    /// Who manages the other keys that versions are under.
+    managers: BTreeMap<String, Manager>,
+    /// Why the look is not complete, by state.
+    incomplete: BTreeMap<String, String>,
 }
 
 /// The old versions of each state, as listed.
@@ -56,21 +57,25 @@ pub async fn list(bucket: &Bucket, states: &[String]) -> Listed {
 
 /// Looks at the encryption of each (s3:GetObjectVersion).
 pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
-    let mut history = History::default();
+    let mut history = History { target: target.to_owned(), ..Default::default() };
     let mut todo = Vec::new();
     for (key, versions) in listed {
         match versions {
             Ok(mut versions) => {
                 if versions.len() > LIMIT {
                     let all = versions.len();
-                    history.incomplete = Some(format!(
-                        "`{key}` has {all} old versions; the newest {LIMIT} were looked at"
-                    ));
+                    let why = format!(
+                        "`{}` has {all} old versions; the newest {LIMIT} were looked at",
+                        printable(&key)
+                    );
+                    history.incomplete.insert(key.clone(), why);
                     versions.truncate(LIMIT);
                 }
                 todo.extend(versions.into_iter().map(|version| (key.clone(), version)));
             }
-            Err(error) => history.incomplete = Some(needs(error.operation, &error)),
+            Err(error) => {
+                history.incomplete.insert(key, needs(error.operation, &error));
+            }
         }
     }
     let seen = stream::iter(todo)
@@ -83,9 +88,11 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
         .await;
     for (key, version, head) in seen {
         match head {
-            Ok(head) => history.add(key, version, &head.server_side, target),
+            Ok(head) => history.add(Old { key, version, encryption: head.server_side }),
+            // It was there when it was listed: a lifecycle rule has ended it since.
+            Err(error) if error.kind == Kind::NotFound => {}
             Err(error) => {
-                history.incomplete = Some(needs("s3:GetObjectVersion", &error));
+                history.incomplete.insert(key, needs("s3:GetObjectVersion", &error));
             }
         }
     }
@@ -97,60 +104,145 @@ fn needs(action: &str, error: &AwsError) -> String {
 }
 
 impl History {
-    /// Counts a version that this run has just replaced, or that was looked at.
-    pub fn add(&mut self, key: String, version: OldVersion, encryption: &ServerSide, target: &str) {
-        self.seen += 1;
-        match encryption {
-            ServerSide::Kms(id) | ServerSide::Dsse(id) if id == target => {}
+    /// Adds a version that this run has just replaced.
+    pub fn add(&mut self, old: Old) {
+        self.versions.push(old);
+    }
+
+    /// The wanted key's ARN.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Takes in what a later look at these states has shown.
+    pub fn replace(&mut self, states: &[String], later: Self) {
+        self.versions.retain(|old| !states.contains(&old.key));
+        self.incomplete.retain(|key, _| !states.contains(key));
+        self.versions.extend(later.versions);
+        self.incomplete.extend(later.incomplete);
+    }
+
+    /// These states may have old versions that nobody has looked at.
+    pub fn unseen(&mut self, states: &[String], why: &str) {
+        self.incomplete.extend(states.iter().map(|key| (key.clone(), why.to_owned())));
+    }
+
+    /// The other keys that versions are under, and of which nobody has said yet who manages
+    /// them.
+    pub fn unknown_keys(&self) -> BTreeSet<String> {
+        let ids = self.versions.iter().filter_map(|old| old.encryption.kms_key());
+        ids.filter(|id| *id != self.target && !self.managers.contains_key(*id))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn rekeyed(&mut self, done: &Old) {
+        let target = ServerSide::Kms(self.target.clone());
+        for old in self.versions.iter_mut().filter(|old| *old == done) {
+            old.encryption = target.clone();
+        }
+    }
+
+    /// Says who manages keys.
+    pub fn managed_by(&mut self, managers: impl IntoIterator<Item = (String, Manager)>) {
+        self.managers.extend(managers);
+    }
+
+    /// Whether a version can be read without a grant on a customer-managed key: aws/s3 lets
+    /// everybody use it who may use S3 in the account.
+    fn is_exposed(&self, old: &Old) -> bool {
+        match &old.encryption {
             ServerSide::Kms(id) | ServerSide::Dsse(id) => {
-                self.other_keys.entry(id.clone()).or_default().push((key, version.id));
+                *id != self.target && self.managers.get(id) == Some(&Manager::Aws)
             }
             // Its key is with its writer.
-            ServerSide::Customer => {}
-            ServerSide::None | ServerSide::S3 | ServerSide::Other(_) => {
-                self.exposed.push(Exposed { key, version });
+            ServerSide::Customer => false,
+            ServerSide::None | ServerSide::S3 | ServerSide::Other(_) => true,
+        }
+    }
+
+    /// Those that can be read without the key.
+    pub fn exposed(&self) -> impl Iterator<Item = &Old> {
+        self.versions.iter().filter(|old| self.is_exposed(old))
+    }
+
+    /// Versions that other keys of the customer's are still needed for, by key.
+    fn other_keys(&self) -> BTreeMap<&str, Vec<&Old>> {
+        let mut others = BTreeMap::<&str, Vec<&Old>>::new();
+        for old in self.versions.iter().filter(|old| !self.is_exposed(old)) {
+            if let Some(id) = old.encryption.kms_key().filter(|id| *id != self.target) {
+                others.entry(id).or_default().push(old);
             }
         }
+        others
+    }
+
+    /// Why not all is known.
+    fn gaps(&self) -> Vec<String> {
+        let mut gaps: Vec<String> = self.incomplete.values().cloned().collect();
+        gaps.sort_unstable();
+        gaps.dedup();
+        let unknown = self
+            .other_keys()
+            .into_keys()
+            .filter(|id| self.managers.get(*id).is_none_or(|manager| *manager == Manager::Unknown));
+        gaps.extend(unknown.map(|id| {
+            format!("whether {} is customer-managed (needs kms:DescribeKey on it)", printable(id))
+        }));
+        gaps
     }
 
     /// The check, with the lifecycle rule that ages the exposed versions out.
     pub fn check(&self, states: &[String]) -> Check {
         let id = CheckId::History;
-        let mut evidence = match self.exposed.len() {
-            0 => format!("none of {} old versions is readable without a KMS key", self.seen),
+        let all = self.versions.len();
+        let mut dates: Vec<Option<&str>> =
+            self.exposed().map(|old| old.version.written_at.as_deref()).collect();
+        let exposed = dates.len();
+        let mut evidence = match exposed {
+            0 => format!("none of {all} old versions is readable without a KMS key"),
             n => {
-                let mut dates: Vec<&str> =
-                    self.exposed.iter().filter_map(|e| e.version.written_at.as_deref()).collect();
                 dates.sort_unstable();
-                let span = match (dates.first(), dates.last()) {
+                let mut known = dates.iter().flatten();
+                let first = known.next();
+                let span = match (first, known.next_back().or(first)) {
                     (Some(first), Some(last)) => format!(", written {first} to {last}"),
                     _ => String::new(),
                 };
-                format!("{n} of {} old versions are readable without the key{span}", self.seen)
+                format!("{n} of {all} old versions are readable without the key{span}")
             }
         };
-        for (key, versions) in &self.other_keys {
+        let by_aws = self.exposed().filter(|old| old.encryption.kms_key().is_some()).count();
+        if by_aws > 0 {
+            evidence.push_str(&format!(
+                "; {by_aws} of these are under a key that AWS manages, which whoever may use S3 in its account \
+                 may use"
+            ));
+        }
+        for (key, versions) in self.other_keys() {
             let named = versions
                 .iter()
-                .map(|(state, version)| format!("{} ({})", printable(state), printable(version)));
+                .map(|old| format!("{} ({})", printable(&old.key), printable(&old.version.id)));
             let (count, key, named) = (versions.len(), printable(key), some_of(named, 10, ", "));
             evidence.push_str(&format!("; {count} still need the key {key}: {named}"));
         }
-        if let Some(why) = &self.incomplete {
-            evidence.push_str(&format!("; not all could be looked at: {why}"));
+        let gaps = self.gaps();
+        let complete = gaps.is_empty();
+        if !complete {
+            evidence.push_str(&format!("; not all is known: {}", some_of(gaps, 5, "; ")));
         }
-        match (self.exposed.is_empty(), &self.incomplete) {
-            (false, _) => Check::new(id, Status::Warn, evidence).remedy(lifecycle(states)),
-            (true, Some(_)) => Check::new(id, Status::Unknown, evidence),
-            (true, None) => Check::new(id, Status::Pass, evidence),
+        match (exposed, complete) {
+            (1.., _) => Check::new(id, Status::Warn, evidence).remedy(lifecycle(states)),
+            (0, false) => Check::new(id, Status::Unknown, evidence),
+            (0, true) => Check::new(id, Status::Pass, evidence),
         }
     }
 
     /// The output `exposed-versions`; empty when not even that much is known.
     pub fn output(&self) -> String {
-        match (&self.incomplete, self.exposed.len()) {
-            (Some(_), 0) => String::new(),
-            (_, n) => n.to_string(),
+        match self.exposed().count() {
+            0 if !self.gaps().is_empty() => String::new(),
+            n => n.to_string(),
         }
     }
 }
@@ -208,50 +300,49 @@ impl RekeyVersions<'_> {
     /// fail stay exposed. Begins no other once `stopped` says so, or one that was sent did not
     /// end well.
     pub async fn run(&self, history: &mut History, stopped: impl Fn() -> bool) -> RekeyedVersions {
-        let exposed = std::mem::take(&mut history.exposed);
+        let exposed: Vec<Old> = history.exposed().cloned().collect();
         let stop = AtomicBool::new(false);
         let (stop, stopped) = (&stop, &stopped);
         let results = stream::iter(exposed)
-            .map(|exposed| async move {
+            .map(|old| async move {
                 if stop.load(Ordering::Relaxed) || stopped() {
-                    return (exposed, None);
+                    return (old, None);
                 }
                 let result = if self.careful {
-                    self.carefully(&exposed).await
+                    self.carefully(&old).await
                 } else {
-                    self.version(&exposed).await
+                    self.version(&old).await
                 };
                 // What was sent and did not end well is not tried on others: there is no way back.
                 if let Err((_, true)) = &result {
                     stop.store(true, Ordering::Relaxed);
                 }
-                (exposed, Some(result))
+                (old, Some(result))
             })
             .buffered(if self.careful { 1 } else { 8 })
             .collect::<Vec<_>>()
             .await;
         let mut all = RekeyedVersions::default();
-        for (exposed, result) in results {
+        for (old, result) in results {
             match result {
                 Some(Ok(())) => {
                     (all.done, all.wrote) = (all.done + 1, true);
-                    continue;
+                    history.rekeyed(&old);
                 }
                 Some(Err((problem, wrote))) => {
                     all.wrote |= wrote;
-                    let (key, version) = (&exposed.key, &exposed.version.id);
+                    let (key, version) = (&old.key, &old.version.id);
                     all.problems.push(format!("`{key}` version {version}: {problem}"));
                 }
                 None => {}
             }
-            history.exposed.push(exposed);
         }
         all
     }
 
     /// The error also says whether the request was sent and perhaps carried out.
-    async fn version(&self, exposed: &Exposed) -> Result<(), (String, bool)> {
-        let (key, version) = (&exposed.key, &exposed.version.id);
+    async fn version(&self, old: &Old) -> Result<(), (String, bool)> {
+        let (key, version) = (&old.key, &old.version.id);
         let unsent = |error: AwsError| (error.to_string(), false);
         let sent_in_vain = |error: AwsError| (error.to_string(), true);
         let (_, before) = self.bucket.hash_version(key, version).await.map_err(unsent)?;
@@ -274,20 +365,20 @@ impl RekeyVersions<'_> {
     }
 
     /// The same, with an eye on the current state. The error also says whether it was written.
-    async fn carefully(&self, exposed: &Exposed) -> Result<(), (String, bool)> {
-        let key = &exposed.key;
+    async fn carefully(&self, old: &Old) -> Result<(), (String, bool)> {
+        let key = &old.key;
         let before = match survey::look(self.bucket, key, self.budget, |_| true).await {
             Found::Readable(state) if state.body.is_some() && !state.is_update_request => state,
             _ => return Err(("the current state could not be held for a restore".into(), false)),
         };
-        let result = self.version(exposed).await;
+        let result = self.version(old).await;
         let seen = self.bucket.head(key).await;
         if seen.is_ok_and(|seen| seen.etag == before.seen.etag) {
             return result;
         }
         let write = WriteAs::Kms(self.kms_key.to_owned());
         let in_place = AtomicBool::new(false);
-        let rekey = Rekey { bucket: self.bucket, budget: self.budget, in_place };
+        let rekey = Rekey { bucket: self.bucket, budget: self.budget, in_place, versioned: false };
         match rekey.undo_overwrite(key, &before, &write).await {
             // Another writer's new state.
             Ok(None) => result,

@@ -209,17 +209,28 @@ fn conditions_hold(condition: &Value, headers: &[(&str, &str)]) -> Option<bool> 
                     (Some(wanted), Some(value)) => wanted.to_string() == value,
                     _ => any(equal)?,
                 },
-                "StringEquals" | "ArnEquals" => any(equal).unwrap_or(if_exists),
-                "StringLike" | "ArnLike" => any(like).unwrap_or(if_exists),
+                "StringEquals" => any(equal).unwrap_or(if_exists),
+                "StringLike" => any(like).unwrap_or(if_exists),
+                // These two are one: both take wildcards (IAM User Guide, "Amazon Resource
+                // Name (ARN) condition operators").
+                "ArnEquals" | "ArnLike" => any(arn_like).unwrap_or(if_exists),
                 // A negated operator holds for a header that is not sent.
-                "StringNotEquals" | "ArnNotEquals" => any(equal).is_none_or(|hit| !hit),
-                "StringNotLike" | "ArnNotLike" => any(like).is_none_or(|hit| !hit),
+                "StringNotEquals" => any(equal).is_none_or(|hit| !hit),
+                "StringNotLike" => any(like).is_none_or(|hit| !hit),
+                "ArnNotEquals" | "ArnNotLike" => any(arn_like).is_none_or(|hit| !hit),
                 _ => return None,
             };
             all &= hit;
         }
     }
     Some(all)
+}
+
+/// Wildcards in an ARN: each of the six parts is compared on its own.
+fn arn_like(pattern: &str, arn: &str) -> bool {
+    let (patterns, parts) = (pattern.splitn(6, ':'), arn.splitn(6, ':'));
+    patterns.clone().count() == parts.clone().count()
+        && patterns.zip(parts).all(|(pattern, part)| like(pattern, part))
 }
 
 /// Wildcards `*` and `?`, as policies use them.

@@ -329,7 +329,9 @@ impl Judgement {
         // Two readable sides without a condition leave no room for kms:ViaService.
         // In the key's own account a key policy that names the principal is enough.
         let own = caller.is_some_and(|caller| caller.account == target.account());
-        let certain = sides.key_policy == Some(false) || (sides.iam == Some(false) && !own);
+        let refused = needed(key).any(DryRun::is_refused);
+        let needs_iam = !own || (sides.key_policy == Some(true) && refused);
+        let certain = sides.key_policy == Some(false) || (sides.iam == Some(false) && needs_iam);
         if access == Access::Refused || certain {
             self.access = Some(Access::Refused);
             self.refusals.push(Failure::new(
@@ -365,10 +367,7 @@ fn sides(caller: Option<&Caller>, key: &KeyEvidence) -> (grants::Sides, [String;
         Some(Err(_)) => (None, "IAM's simulation does not tell"),
         None => (None, "IAM was not asked"),
     };
-    let message = key
-        .uses
-        .iter()
-        .flat_map(|u| [&u.generate, &u.decrypt])
+    let message = needed(key)
         .find_map(|run| match run {
             DryRun::Refused(error) => error.message.as_deref(),
             _ => None,
@@ -432,27 +431,28 @@ pub(crate) fn unfit(target: &KeyArn, key: &KeyDescription) -> Option<(String, St
 /// An answer of a dry run that speaks of the key's state, which it gives even where
 /// describing the key is refused.
 fn out_of_order(key: &KeyEvidence) -> Option<&AwsError> {
-    let runs = key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt]);
-    runs.chain([&key.encrypt]).find_map(|run| match run {
+    needed(key).chain([&key.encrypt]).find_map(|run| match run {
         DryRun::Unclear(error) if error.kind.is_key_problem() => Some(error),
         _ => None,
     })
 }
 
+/// The dry runs of what S3 does with the key.
+fn needed(key: &KeyEvidence) -> impl Iterator<Item = &DryRun> {
+    key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt])
+}
+
 /// `None`: there was no state to try it on.
 fn access(key: &KeyEvidence) -> Option<Access> {
-    let runs = || key.uses.iter().flat_map(|u| [&u.generate, &u.decrypt]);
     if key.uses.is_empty() {
         return None;
     }
-    if runs().all(DryRun::is_allowed) {
+    if needed(key).all(DryRun::is_allowed) {
         return Some(Access::Proven);
     }
-    // A condition on the way of the call stands on a statement with all four actions:
-    // then no direct call at all gets through.
-    let any_allowed = runs().chain([&key.encrypt]).any(DryRun::is_allowed);
-    let any_refused = runs().any(DryRun::is_refused);
-    let mixed = any_allowed && any_refused;
+    // A condition on the way of the call stands on the statement with both actions: then
+    // neither gets through directly. kms:Encrypt, which S3 does not use, may be granted apart.
+    let mixed = needed(key).any(DryRun::is_allowed) && needed(key).any(DryRun::is_refused);
     Some(if mixed { Access::Refused } else { Access::OnlyS3CanTell })
 }
 

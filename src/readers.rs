@@ -162,7 +162,11 @@ impl Trial<'_> {
             self.aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str())
         );
         let iam = by_self.or(by_us).ok().map(|refused| refused.is_empty());
-        let certain = shut || reach == Some(Reach::Not) || iam == Some(false);
+        // In the key's own account a key policy that names the role is enough, and one that may
+        // not be read may do so through S3 only.
+        let own = who.account == self.key.account();
+        let needs_iam = !own || reach == Some(Reach::Allowed);
+        let certain = shut || reach == Some(Reach::Not) || (iam == Some(false) && needs_iam);
         if !certain && !self.direct {
             return Reader::Unknown(format!(
                 "a direct kms:Decrypt is refused to it ({error}), as to this principal: with kms:ViaService in \

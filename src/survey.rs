@@ -177,31 +177,33 @@ impl Survey {
 
     /// Asks KMS about every key that an object is under, but for the target key.
     pub async fn ask_for_managers(&mut self, keys: &Keys, target: Option<&str>) {
-        let ids: BTreeSet<&str> = self
+        let ids = self
             .states
             .iter()
             .filter_map(|state| state.found.seen())
-            .filter_map(|seen| match &seen.server_side {
-                ServerSide::Kms(id) | ServerSide::Dsse(id) => Some(id.as_str()),
-                _ => None,
-            })
+            .filter_map(|seen| seen.server_side.kms_key())
             .filter(|id| Some(*id) != target)
-            .collect();
-        let answers = join_all(ids.into_iter().map(|id| async move {
-            let manager = match keys.describe(id).await {
-                Ok(key) if key.aws_managed => Manager::Aws,
-                Ok(_) => Manager::Customer,
-                Err(_) => Manager::Unknown,
-            };
-            (id.to_owned(), manager)
-        }));
-        self.managers = answers.await.into_iter().collect();
+            .map(str::to_owned);
+        self.managers = managers(keys, ids.collect()).await;
     }
 
     /// Who manages a key; the target key is the customer's.
     pub fn manager(&self, key: &str) -> Manager {
         self.managers.get(key).copied().unwrap_or(Manager::Customer)
     }
+}
+
+/// Asks KMS who manages these keys.
+pub async fn managers(keys: &Keys, ids: BTreeSet<String>) -> BTreeMap<String, Manager> {
+    let answers = join_all(ids.into_iter().map(|id| async move {
+        let manager = match keys.describe(&id).await {
+            Ok(key) if key.aws_managed => Manager::Aws,
+            Ok(_) => Manager::Customer,
+            Err(_) => Manager::Unknown,
+        };
+        (id, manager)
+    }));
+    answers.await.into_iter().collect()
 }
 
 impl Found {

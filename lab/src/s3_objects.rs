@@ -54,7 +54,7 @@ impl Lock {
 
 /// GET and HEAD answer with the same headers.
 macro_rules! describe {
-    ($output:ident, $version:expr, $lock:expr, $checksum:expr) => {{
+    ($output:ident, $version:expr, $id:expr, $lock:expr, $checksum:expr) => {{
         let version = $version;
         let lock: Lock = $lock;
         let checksum: Checksum = $checksum;
@@ -71,7 +71,7 @@ macro_rules! describe {
             ssekms_key_id: key,
             bucket_key_enabled: version.bucket_key.then_some(true),
             storage_class: version.storage_class.clone().map(|c| StorageClass::from(c)),
-            version_id: shown_id(version),
+            version_id: $id,
             accept_ranges: Some("bytes".into()),
             object_lock_mode: lock.mode,
             object_lock_retain_until_date: lock.until,
@@ -110,7 +110,8 @@ pub(crate) fn get(call: Call<'_, GetObjectInput>) -> S3Result<GetObjectOutput> {
     let asked = header(call.headers, "x-amz-checksum-mode").is_some() && part.is_none();
     let sum = if asked { checksum(version) } else { Checksum::default() };
     let length = part.is_some().then_some(body.len());
-    let described = describe!(GetObjectOutput, version, lock, sum);
+    let id = call.world.shown_id(bucket, version);
+    let described = describe!(GetObjectOutput, version, id, lock, sum);
     Ok(GetObjectOutput {
         content_length: length
             .map_or(described.content_length, |length| i64::try_from(length).ok()),
@@ -133,7 +134,8 @@ pub(crate) fn head(call: Call<'_, HeadObjectInput>) -> S3Result<HeadObjectOutput
         sum = checksum(version);
     }
     let lock = Lock::of(&call, bucket, key, version);
-    Ok(describe!(HeadObjectOutput, version, lock, sum))
+    let id = call.world.shown_id(bucket, version);
+    Ok(describe!(HeadObjectOutput, version, id, lock, sum))
 }
 
 pub(crate) fn put(mut call: Call<'_, PutObjectInput>, body: Bytes) -> S3Result<PutObjectOutput> {
@@ -166,7 +168,7 @@ pub(crate) fn put(mut call: Call<'_, PutObjectInput>, body: Bytes) -> S3Result<P
         server_side_encryption,
         ssekms_key_id,
         bucket_key_enabled: version.bucket_key.then_some(true),
-        version_id: shown_id(version),
+        version_id: call.world.shown_id(bucket, version),
         checksum_crc32: sum.checksum_crc32,
         checksum_crc32c: sum.checksum_crc32c,
         checksum_crc64nvme: sum.checksum_crc64nvme,
@@ -274,8 +276,8 @@ pub(crate) fn copy(mut call: Call<'_, CopyObjectInput>) -> S3Result<CopyObjectOu
         server_side_encryption,
         ssekms_key_id,
         bucket_key_enabled: version.bucket_key.then_some(true),
-        version_id: shown_id(version),
-        copy_source_version_id: shown_id(&source),
+        version_id: call.world.shown_id(bucket, version),
+        copy_source_version_id: call.world.shown_id(from, &source),
         ..Default::default()
     })
 }
@@ -294,7 +296,7 @@ pub(crate) fn delete(call: Call<'_, DeleteObjectInput>) -> S3Result<DeleteObject
         let marker = call.world.versions(bucket, key).last();
         return Ok(DeleteObjectOutput {
             delete_marker: marker.map(|marker| marker.delete_marker),
-            version_id: marker.and_then(shown_id),
+            version_id: marker.and_then(|marker| call.world.shown_id(bucket, marker)),
             ..Default::default()
         });
     };
@@ -328,7 +330,7 @@ pub(crate) fn tagging(call: Call<'_, GetObjectTaggingInput>) -> S3Result<GetObje
         value: Some(value.clone()),
     };
     let tag_set = version.tags.iter().map(tag).collect();
-    Ok(GetObjectTaggingOutput { tag_set, version_id: shown_id(version) })
+    Ok(GetObjectTaggingOutput { tag_set, version_id: call.world.shown_id(bucket, version) })
 }
 
 pub(crate) fn tag(call: Call<'_, PutObjectTaggingInput>) -> S3Result<PutObjectTaggingOutput> {
@@ -339,11 +341,6 @@ pub(crate) fn tag(call: Call<'_, PutObjectTaggingInput>) -> S3Result<PutObjectTa
     let tags = pairs.collect();
     call.world.with_object(bucket, key, |version| version.tags = tags);
     Ok(PutObjectTaggingOutput::default())
-}
-
-/// AWS: without versioning there is no version id to tell.
-fn shown_id(version: &Version) -> Option<String> {
-    Some(version.version_id.clone()).filter(|id| id != "null")
 }
 
 fn class(class: Option<&StorageClass>) -> Option<String> {

@@ -327,6 +327,13 @@ impl World {
         id
     }
 
+    /// The version id that S3 tells. AWS: a bucket that never had versions tells none; once
+    /// versioning is on, objects of before are the version `null`.
+    pub(crate) fn shown_id(&self, bucket: &str, version: &Version) -> Option<String> {
+        let versioned = self.buckets.get(bucket).is_some_and(|bucket| bucket.versioned);
+        Some(version.version_id.clone()).filter(|id| versioned || id != "null")
+    }
+
     /// Whose access key this is.
     pub(crate) fn by_access_key(&self, access_key: &str) -> Option<&Principal> {
         self.principals.values().find(|p| p.access_key == access_key)

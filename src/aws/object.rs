@@ -28,6 +28,16 @@ pub enum ServerSide {
     Other(String),
 }
 
+impl ServerSide {
+    /// The KMS key's ARN, where there is one.
+    pub fn kms_key(&self) -> Option<&str> {
+        match self {
+            Self::Kms(key) | Self::Dsse(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// How an object is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteAs {
@@ -83,7 +93,8 @@ impl Attributes {
 pub struct Seen {
     /// Changes with every write. Not a hash of the body under SSE-KMS.
     pub etag: String,
-    /// `None` in a bucket that never had versions.
+    /// `None` in a bucket that never had versions; `null` for an object that was written
+    /// before versioning was on, or while it was suspended.
     pub version_id: Option<String>,
     /// Bytes.
     pub size: u64,
@@ -93,6 +104,15 @@ pub struct Seen {
     pub server_side: ServerSide,
     /// All the rest.
     pub attributes: Attributes,
+}
+
+impl Seen {
+    /// The version that holds this object after another was written over it. A version
+    /// `null` outlives that only where versioning is on (`versioned`); otherwise it is what
+    /// is overwritten (S3 User Guide, "Working with objects in a versioning-suspended bucket").
+    pub fn outlives(&self, versioned: bool) -> Option<&str> {
+        self.version_id.as_deref().filter(|id| versioned || *id != "null")
+    }
 }
 
 /// How many bytes of a body are always at hand, whatever room there is.
@@ -157,7 +177,8 @@ impl Budget {
     }
 
     /// Room for a body, once there is any; `None` for one that is larger than the whole
-    /// budget. Who waits here must not hold another body, or nobody gives way.
+    /// budget. Who waits here must not hold another body, nor may one be held for work that
+    /// has not begun, or nobody gives way.
     pub async fn reserve(&self, size: u64) -> Option<Share> {
         let permit = self.free.clone().acquire_many_owned(self.units(size)?).await.ok()?;
         Some(Share { _permit: Arc::new(permit) })

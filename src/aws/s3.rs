@@ -433,7 +433,7 @@ macro_rules! seen {
             .map(|(mode, until)| (mode.as_str().to_owned(), date(until)));
         Seen {
             etag: answer.e_tag().unwrap_or_default().to_owned(),
-            version_id: text(answer.version_id()).filter(|id| id != "null"),
+            version_id: text(answer.version_id()),
             size: answer.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
             last_modified: answer.last_modified().map(date),
             server_side: server_side(

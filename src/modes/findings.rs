@@ -122,7 +122,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                         .to_owned()
                 }
                 Former::Nowhere => {
-                    "The bucket keeps no versions: do not write this state until it can be read"
+                    "No version of it is known to be kept: do not write this state until it can be read"
                         .to_owned()
                 }
             };
@@ -209,7 +209,8 @@ fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason,
         Untouched::NotRestorable(why) => (
             FailureReason::NotRekeyable,
             format!("{name} was not touched, since it could not be put back: {why}"),
-            "Turn on versioning and grant s3:GetObjectVersion".to_owned(),
+            "Turn on versioning, and grant s3:GetObjectVersion and s3:GetBucketVersioning"
+                .to_owned(),
         ),
         Untouched::Contended => (
             FailureReason::ConcurrentWrites,

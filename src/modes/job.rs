@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use super::{Run, findings};
 use crate::aws::{Bucket, Budget, OldVersion, WriteAs};
 use crate::check::{CheckId, Status};
-use crate::history::History;
+use crate::history::{History, Old};
 use crate::plan::{self, Plan};
 use crate::preflight::Access;
 use crate::rekey::{Done, Outcome, Rekey};
@@ -26,6 +26,8 @@ pub(super) struct Job<'a, 'r> {
     pub plan: &'a Plan,
     pub access: Option<Access>,
     pub in_place: bool,
+    /// The bucket keeps every version from now on.
+    pub versioned: bool,
 }
 
 /// One state to be re-keyed, with what the survey read.
@@ -35,15 +37,15 @@ struct Todo {
     before: Readable,
 }
 
-/// Whether a state has a version to fall back on.
-pub(super) fn has_version(survey: &Survey, at: usize) -> bool {
-    survey.states[at].found.seen().is_some_and(|seen| seen.version_id.is_some())
+/// Whether a state has a version to fall back on, in a bucket with versioning on or not.
+pub(super) fn has_version(survey: &Survey, at: usize, versioned: bool) -> bool {
+    survey.states[at].found.seen().is_some_and(|seen| seen.outlives(versioned).is_some())
 }
 
 impl Job<'_, '_> {
     /// The states to be re-keyed. Their bodies move out of the survey, so that each gives
-    /// back its share of the memory with its end; those that are held already go first,
-    /// since the others may have to wait for that.
+    /// back its share of the memory with its end; those that are held already go first, since
+    /// the others may have to wait for that.
     fn todo(&mut self) -> Vec<Todo> {
         let mut todo = Vec::new();
         for (at, write) in self.plan.rekeys() {
@@ -54,6 +56,9 @@ impl Job<'_, '_> {
             todo.push(Todo { at, write: write.clone(), before });
         }
         todo.sort_by_key(|one| one.before.body.is_none());
+        // Those that wait for their turn hold nothing: one that is under way may need the room,
+        // for what another writer has made larger.
+        todo.iter_mut().skip(PARALLEL).for_each(|one| one.before.body = None);
         todo
     }
 
@@ -67,10 +72,12 @@ impl Job<'_, '_> {
             // A state in place has no old version: where nothing has shown that it will be
             // readable, a run that is killed would leave it locked.
             in_place: AtomicBool::new(self.in_place && !only_s3),
+            versioned: self.versioned,
         };
         let mut done = Vec::new();
         if only_s3 {
-            let Some(first) = todo.iter().position(|one| has_version(self.survey, one.at)) else {
+            let kept = |one: &Todo| has_version(self.survey, one.at, self.versioned);
+            let Some(first) = todo.iter().position(kept) else {
                 return done;
             };
             let first = todo.remove(first);
@@ -112,21 +119,23 @@ impl Job<'_, '_> {
         tokio::select! {
             done = rekey.state(&self.survey.states[at].key, before, write) => done,
             () = self.run.cancelled.grace_over() => {
-                Done { outcome: Outcome::Abandoned, wrote: true }
+                Done { outcome: Outcome::Abandoned, wrote: true, alone: false }
             }
         }
     }
 
     /// Enters the outcomes into the report, and what they left behind into the history.
+    /// Returns the states of which others may have written versions, too: these are to be
+    /// listed anew.
     pub fn settle(
         &self,
         report: &mut Report,
         results: &[(usize, Option<Done>)],
-        history: Option<&mut History>,
-    ) {
-        let mut left_behind = Vec::new();
+        mut history: Option<&mut History>,
+    ) -> Vec<String> {
+        let mut shared = Vec::new();
         for (at, done) in results {
-            let Some(Done { outcome, wrote }) = done else {
+            let Some(Done { outcome, wrote, alone }) = done else {
                 let why = "not begun, since the run was stopped or another state failed";
                 findings::skipped(&mut report.objects[*at], why);
                 continue;
@@ -143,21 +152,19 @@ impl Job<'_, '_> {
                 (None, _) => format!("{}: re-keyed and read back, same content", plan::name(state)),
             });
             report.failures.extend(failure);
-            if let (Outcome::Rekeyed(after), Some(seen)) = (outcome, state.found.seen()) {
-                // A copy leaves the former version behind; in place, there is none.
-                if seen.version_id.is_some() && seen.version_id != after.seen.version_id {
-                    left_behind.push((state.key.clone(), seen));
+            match (outcome, state.found.seen()) {
+                (Outcome::Rekeyed(after), Some(seen)) if *alone => {
+                    // A copy leaves the former version behind; in place, there is none.
+                    // Where versioning is off or suspended, the version `null` is overwritten.
+                    let left = seen.version_id.clone();
+                    let left = left.filter(|_| seen.version_id != after.seen.version_id);
+                    if let (Some(id), Some(history)) = (left, &mut history) {
+                        let version = OldVersion { id, written_at: seen.last_modified.clone() };
+                        let (key, encryption) = (state.key.clone(), seen.server_side.clone());
+                        history.add(Old { key, version, encryption });
+                    }
                 }
-            }
-        }
-        if let Some(history) = history {
-            let target = self.run.request.key.as_ref().map_or("", |key| key.as_str());
-            for (key, seen) in left_behind {
-                let version = OldVersion {
-                    id: seen.version_id.clone().unwrap_or_default(),
-                    written_at: seen.last_modified.clone(),
-                };
-                history.add(key, version, &seen.server_side, target);
+                _ => shared.push(state.key.clone()),
             }
         }
         let first = results.first().and_then(|(_, done)| done.as_ref());
@@ -166,6 +173,7 @@ impl Job<'_, '_> {
         {
             shown_by_s3(report);
         }
+        shared
     }
 }
 

@@ -32,7 +32,7 @@ impl Run<'_> {
                 now.is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
             });
         let wanted = rekeys && may_write && report.failures.is_empty();
-        let blocked = if !wanted || history.exposed.is_empty() {
+        let blocked = if !wanted || history.exposed().next().is_none() {
             None
         } else if !allowed {
             Some(
@@ -56,10 +56,24 @@ impl Run<'_> {
             let all = ended.unwrap_or_else(|| {
                 // What was in hand is re-encrypted, or not.
                 *history = before;
-                RekeyedVersions { wrote: true, ..Default::default() }
+                let mut all = RekeyedVersions { wrote: true, ..Default::default() };
+                if rekey.careful {
+                    all.problems.push(
+                        "the run was stopped before it had seen what became of a request; a server that does \
+                         not know the operation may have overwritten the current state with it: run mode \
+                         `verify`, and do not write the states before"
+                            .to_owned(),
+                    );
+                }
+                all
             });
             self.log.line(&format!("old versions re-keyed in place: {}", all.done));
             report.changed |= all.wrote;
+            if !all.problems.is_empty() && all.wrote {
+                let states: Vec<String> =
+                    looked.survey.states.iter().map(|state| state.key.clone()).collect();
+                self.look_at_old_versions_again(&looked.bucket, &states, history).await;
+            }
             if !all.problems.is_empty() {
                 report.failures.push(Failure::new(
                     FailureReason::HistoryRekey,
@@ -76,6 +90,30 @@ impl Run<'_> {
         let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
         report.exposed_versions = history.output();
         report.checks.push(history.check(&states));
+    }
+}
+
+impl Run<'_> {
+    /// Lists and looks at the old versions of these states anew, which others, or a restore,
+    /// may have made more of.
+    pub(super) async fn look_at_old_versions_again(
+        &self,
+        bucket: &Bucket,
+        states: &[String],
+        history: &mut History,
+    ) {
+        let again = async {
+            let listed = history::list(bucket, states).await;
+            history::look(bucket, listed, history.target()).await
+        };
+        let later = tokio::select! {
+            later = again => Some(later),
+            () = self.cancelled.asked() => None,
+        };
+        match later {
+            Some(later) => history.replace(states, later),
+            None => history.unseen(states, "the run was stopped before it was looked at again"),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::policies::Policy;
 use crate::preflight::{self, Access, Evidence, Judgement};
 use crate::readers::{self, Reader, Trial};
 use crate::report::{Action, BucketReport, Report};
-use crate::survey::{Found, Survey};
+use crate::survey::{self, Found, Survey};
 
 /// What the first rounds of requests came to.
 pub(super) struct Looked {
@@ -34,6 +34,13 @@ pub(super) struct Looked {
     history: Option<History>,
     in_flight: Option<Result<in_flight::Found, String>>,
     pub(super) budget: Budget,
+}
+
+impl Looked {
+    /// Whether the bucket is known to keep every version from now on.
+    fn versioned(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| matches!(settings.versioning, Ok(true)))
+    }
 }
 
 impl Run<'_> {
@@ -73,8 +80,10 @@ impl Run<'_> {
         if found.busy.is_empty() || !patient || !self.writes(&plan) {
             return Ok(looked);
         }
-        let in_flight = Some(self.wait_for_runs(found.clone()).await);
-        // What was seen before is of before.
+        // What was seen before is of before, and its bodies take memory.
+        let found = found.clone();
+        drop(looked);
+        let in_flight = Some(self.wait_for_runs(found).await);
         Ok(Looked { in_flight, ..Box::pin(self.look(aws, goal)).await? })
     }
 
@@ -169,7 +178,7 @@ impl Run<'_> {
                 evidence.ask_iam(&aws, goal.key()).await;
             }
         };
-        let ((), late_uses, (), readers, history) = tokio::join!(
+        let ((), late_uses, (), readers, mut history) = tokio::join!(
             survey.ask_for_managers(&home_keys, target),
             late_uses,
             evidence_first,
@@ -177,9 +186,20 @@ impl Run<'_> {
             history
         );
         evidence.add(late_uses.unwrap_or_default());
-        if !ask_now {
-            evidence.ask_iam(&aws, goal.key()).await;
-        }
+        // Old versions under keys that no current state is under: one more round.
+        let ask_late = async {
+            if !ask_now {
+                evidence.ask_iam(&aws, goal.key()).await;
+            }
+        };
+        let older_keys = async {
+            if let Some(history) = &mut history {
+                history.managed_by(survey.managers.clone());
+                let unknown = history.unknown_keys();
+                history.managed_by(survey::managers(&home_keys, unknown).await);
+            }
+        };
+        tokio::join!(ask_late, older_keys);
         Ok(Looked {
             aws,
             bucket,
@@ -322,9 +342,14 @@ impl Run<'_> {
                 report.checks.push(doctor::key_policy(key, &evidence.policy));
             }
         }
-        refusals.extend(access_refusals(access, about_key, goal, &looked.survey, plan));
+        let writes = plan.rekeys().next().is_some();
+        let (survey, versioned) = (&looked.survey, looked.versioned());
+        let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at, versioned));
+        let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
+        refusals.extend(access_refusals(about_key, goal, survey, writes, untried));
         if let Some(settings) = &looked.settings {
             let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+            let versions = (0..states.len()).any(|at| has_version(&looked.survey, at, false));
             let caller = looked.evidence.caller.as_ref().ok();
             let owner = request.bucket_owner.as_deref();
             let subject = Subject {
@@ -333,7 +358,7 @@ impl Run<'_> {
                 states: &states,
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),
-                version_ids: (0..states.len()).any(|at| has_version(&looked.survey, at)),
+                version_ids: versions,
                 writer: caller.map(|caller| &caller.principal),
                 across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
             };
@@ -384,6 +409,7 @@ impl Run<'_> {
             return;
         }
         self.log.group("Re-key");
+        let versioned = looked.versioned();
         let in_place = match self.request.strategy {
             Strategy::InPlace => true,
             Strategy::Copy => false,
@@ -391,9 +417,14 @@ impl Run<'_> {
             Strategy::Auto => !looked.aws.custom_endpoint(),
         };
         let Looked { bucket, budget, survey, history, .. } = looked;
-        let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place };
+        let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place, versioned };
         let results = job.rekey().await;
-        job.settle(report, &results, history.as_mut());
+        let shared = job.settle(report, &results, history.as_mut());
+        if let Some(history) = history
+            && !shared.is_empty()
+        {
+            self.look_at_old_versions_again(bucket, &shared, history).await;
+        }
     }
 
     fn judge_gate(&self, report: &mut Report, goal: &Goal, gate: Gate) {
@@ -449,28 +480,27 @@ impl Run<'_> {
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be
 /// re-keyed and the states are read, they are a finding and no failure, so that a
 /// principal that only reads can run `verify`.
+/// `untried`: only S3 can tell, and there is no state that could be put back.
 fn access_refusals(
-    access: Option<Access>,
     refusals: Vec<Failure>,
     goal: &Goal,
     survey: &Survey,
-    plan: &Plan,
+    writes: bool,
+    untried: bool,
 ) -> Vec<Failure> {
-    let writes = plan.rekeys().next().is_some();
     let reads = survey.states.iter().any(|state| matches!(state.found, Found::Readable(_)));
     let needed = writes || !reads;
     let mut kept: Vec<Failure> = refusals
         .into_iter()
         .filter(|refusal| needed || refusal.reason != FailureReason::KeyDenied)
         .collect();
-    let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at));
-    if access == Some(Access::OnlyS3CanTell) && writes && !fallback && kept.is_empty() {
+    if untried && kept.is_empty() {
         let key = goal.key().map_or("", |key| key.as_str());
         kept.push(Failure::new(
             FailureReason::KeyDenied,
             format!(
                 "no dry run has shown that this principal may encrypt and decrypt under {key}, and the \
-                 bucket keeps no versions, so not even one state can be tried safely"
+                 bucket keeps no version of what is there, so not even one state can be tried safely"
             ),
             "Grant the four actions on both sides (see the checks grant-key-policy and grant-iam-policy), \
              or turn on versioning: then one state goes first, and the rest only after it was read back",

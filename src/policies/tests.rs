@@ -80,6 +80,16 @@ fn a_bucket_policy_that_refuses_what_is_sent_is_found() {
         vec![Err("S".to_owned())]
     );
     assert_eq!(deny(Value::Null), hit);
+    // The two operators for ARNs are one, with wildcards in each part.
+    for equal in ["ArnEquals", "ArnLike"] {
+        let any = json!({ equal: { id: "arn:aws:kms:*:111111111111:key/*" } });
+        assert_eq!(deny(any), hit, "{equal}");
+        assert!(deny(json!({ equal: { id: "arn:aws:kms:*:key/*" } })).is_empty(), "{equal}");
+    }
+    for other in ["ArnNotEquals", "ArnNotLike"] {
+        let own = json!({ other: { id: "arn:aws:kms:us-east-1:111111111111:key/*" } });
+        assert!(deny(own).is_empty(), "{other}");
+    }
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn dry_runs_prove_refuse_or_leave_it_to_s3() {
         (ok(), ok(), refused(), Access::Proven, 0),
         (ok(), refused(), ok(), Access::Refused, 1),
         (refused(), ok(), ok(), Access::Refused, 1),
-        (refused(), refused(), ok(), Access::Refused, 1),
+        (refused(), refused(), ok(), Access::OnlyS3CanTell, 0),
         (refused(), refused(), refused(), Access::OnlyS3CanTell, 0),
         (unclear(), unclear(), ok(), Access::OnlyS3CanTell, 0),
         (ok(), unclear(), ok(), Access::OnlyS3CanTell, 0),

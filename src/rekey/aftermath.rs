@@ -163,9 +163,9 @@ impl Job<'_> {
     }
 
     fn lost(&self, before: &Readable, error: AwsError, because: &str) -> Outcome {
-        let former = match (&before.seen.version_id, self.replaced) {
+        let former = match (before.seen.outlives(self.versioned), self.replaced) {
             (_, false) => Former::InPlace,
-            (Some(version), true) => Former::Version(version.clone()),
+            (Some(version), true) => Former::Version(version.to_owned()),
             (None, true) => Former::Nowhere,
         };
         Outcome::Lost { error, because: because.to_owned(), former }

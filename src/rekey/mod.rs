@@ -46,6 +46,8 @@ pub struct Rekey<'a> {
     /// Try S3's UpdateObjectEncryption first, where it can do what is asked for. Cleared by
     /// the first refusal, so that it is asked for in vain but once.
     pub in_place: AtomicBool,
+    /// The bucket keeps every version from now on (versioning is on, not suspended).
+    pub versioned: bool,
 }
 
 impl Rekey<'_> {
@@ -59,6 +61,7 @@ impl Rekey<'_> {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE * (1 << (attempt - 1))).await;
+                job.again = true;
             }
             match job.attempt(&before).await {
                 Attempt::Done(done) => {
@@ -73,7 +76,7 @@ impl Rekey<'_> {
         }
         // The same object all the time: nobody came first, S3 did not do it.
         if let (Outcome::Untouched(Untouched::Contended), false, Some(error)) =
-            (&outcome, contended, job.unanswered.take())
+            (&outcome, contended, job.refused.take())
         {
             outcome = Outcome::Untouched(Untouched::Refused(error));
         }
@@ -84,7 +87,9 @@ impl Rekey<'_> {
             | Outcome::Changed(now, _) => now.body = None,
             _ => {}
         }
-        Done { outcome, wrote: job.wrote || job.unsure }
+        let alone =
+            matches!(outcome, Outcome::Rekeyed(_)) && job.wrote && !job.unsure && !job.again;
+        Done { outcome, wrote: job.wrote || job.unsure, alone }
     }
 
     /// Where the object is this action's own in-place request, taken for a body: puts it
@@ -130,8 +135,12 @@ struct Job<'a> {
     in_place: bool,
     /// A new object was written over the one that was read, or may have been.
     replaced: bool,
-    /// What the last write that had no clear answer came to.
-    unanswered: Option<AwsError>,
+    /// Why the last write did not do it, as far as is known.
+    refused: Option<AwsError>,
+    /// An attempt of before was in vain.
+    again: bool,
+    /// The bucket is known to keep every version from now on.
+    versioned: bool,
 }
 
 impl<'a> Job<'a> {
@@ -144,7 +153,9 @@ impl<'a> Job<'a> {
             wrote: false,
             in_place: false,
             replaced: false,
-            unanswered: None,
+            refused: None,
+            again: false,
+            versioned: run.versioned,
         }
     }
 
@@ -159,15 +170,18 @@ impl<'a> Job<'a> {
         match self.run.bucket.copy_onto_itself(self.key, &before.seen, self.write).await {
             Ok(copied) => {
                 (self.wrote, self.replaced) = (true, true);
+                // Only a bucket that keeps versions gives new ones ids.
+                self.versioned |= copied.version_id.as_deref().is_some_and(|id| id != "null");
                 self.read_back(before, &backup, &copied).await
             }
             Err(error) => match error.kind {
                 Kind::ConditionFailed | Kind::Conflict => {
+                    self.refused = Some(error.clone());
                     self.look_again(before, &backup, &error).await
                 }
                 kind if kind.is_ambiguous() => {
                     (self.unsure, self.replaced) = (true, true);
-                    self.unanswered = Some(error.clone());
+                    self.refused = Some(error.clone());
                     self.look_again(before, &backup, &error).await
                 }
                 Kind::NotFound => Attempt::Done(Outcome::Vanished),
@@ -200,7 +214,7 @@ impl<'a> Job<'a> {
             }
             Err(error) if error.kind.is_ambiguous() => {
                 self.unsure = true;
-                self.unanswered = Some(error.clone());
+                self.refused = Some(error.clone());
                 // Should the state be as it was, the next attempt copies it.
                 self.run.in_place.store(false, Ordering::Relaxed);
                 Some(self.look_again(before, backup, &error).await)
@@ -217,10 +231,11 @@ impl<'a> Job<'a> {
         if let Some(body) = &before.body {
             return Ok(Backup::Bytes(body.clone()));
         }
-        if let Some(share) = self.run.budget.reserve(before.seen.size).await {
+        let budget = self.run.budget;
+        if let Some(share) = budget.reserve(before.seen.size).await {
             let etag = Some(before.seen.etag.as_str());
             let hold = Hold::Reserved(share);
-            match self.run.bucket.get(self.key, etag, hold, self.run.budget).await {
+            match self.run.bucket.get(self.key, etag, hold, budget).await {
                 Ok(download) if download.seen.etag != before.seen.etag => {
                     return Err(self.look_again_unwritten(before).await);
                 }
@@ -235,15 +250,15 @@ impl<'a> Job<'a> {
                 Err(error) => return Err(untouched(Untouched::Unreadable(error.to_string()))),
             }
         }
-        let why = match &before.seen.version_id {
-            None => "the bucket keeps no versions".to_owned(),
+        let why = match before.seen.outlives(self.versioned) {
+            None => "no version of it is known to outlive a write".to_owned(),
             Some(version) => match self.run.bucket.head_version(self.key, version).await {
-                Ok(_) => return Ok(Backup::Version(version.clone())),
+                Ok(_) => return Ok(Backup::Version(version.to_owned())),
                 Err(error) => format!("its version {version} cannot be read ({error})"),
             },
         };
         Err(untouched(Untouched::NotRestorable(format!(
-            "{} bytes are too many to hold in memory, and {why}",
+            "its {} bytes are too many to hold in memory, and {why}",
             before.seen.size
         ))))
     }

@@ -10,6 +10,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// A write of this run was carried out, or may have been.
     pub wrote: bool,
+    /// Nobody else has written the state meanwhile, as far as this run has seen.
+    pub alone: bool,
 }
 
 /// What became of a state.
@@ -50,7 +52,7 @@ pub enum Former {
     Version(String),
     /// In the object itself, re-encrypted in place: only the grant is missing.
     InPlace,
-    /// Nowhere else: the bucket keeps no versions.
+    /// Nowhere else: the bucket keeps no version of it.
     Nowhere,
 }
 

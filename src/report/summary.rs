@@ -1,7 +1,7 @@
 //! The job summary: the verdict first, then what it rests on.
 
 use super::escape::{block, code, label, text};
-use super::{Action, Encryption, ObjectReport, Report};
+use super::{Action, Encryption, FileAction, ObjectReport, Report};
 use crate::check::{Check, Status};
 use crate::inputs::Mode;
 
@@ -68,9 +68,15 @@ fn verdict(report: &Report) -> String {
             false => format!("🔷 {mode}: what it would do is below; nothing of that was written"),
         },
         (None, _) if count == 0 => "⚪ no state exists yet; nothing was verified".to_owned(),
-        (None, Some(Mode::Plan)) => match would(report) {
-            0 => format!("✅ plan: nothing to do, {states} as wanted"),
-            n => format!("🔷 plan: apply would re-key {n} of {count}"),
+        (None, Some(Mode::Plan)) => match (would(report), would_write(report)) {
+            (0, 0) => format!("✅ plan: nothing to do, {states} as wanted"),
+            (0, files) => {
+                format!("🔷 plan: {states} as wanted; apply would write {files} backend files")
+            }
+            (n, 0) => format!("🔷 plan: apply would re-key {n} of {count}"),
+            (n, files) => format!(
+                "🔷 plan: apply would re-key {n} of {count}, and write {files} backend files"
+            ),
         },
         (None, _) if !report.verified => {
             format!("⚠️ {mode}: done, but not everything could be verified")
@@ -90,6 +96,10 @@ fn verdict(report: &Report) -> String {
 
 fn would(report: &Report) -> usize {
     report.objects.iter().filter(|o| o.action == Action::WouldRekey).count()
+}
+
+fn would_write(report: &Report) -> usize {
+    report.backend_files.iter().filter(|file| file.action == FileAction::WouldWrite).count()
 }
 
 fn facts(report: &Report) -> String {
@@ -217,12 +227,12 @@ fn tail(report: &Report, report_path: &str) -> String {
         out.push_str("#### Backend files\n\n");
         for file in report.backend_files.iter().take(20) {
             let action = match file.action {
-                super::FileAction::Unchanged => "as wanted",
-                super::FileAction::Written => "written",
-                super::FileAction::WouldWrite => "would be written",
-                super::FileAction::Kept => "differs and was kept",
-                super::FileAction::Absent => "not there",
-                super::FileAction::NoModule => "the module's folder is not there",
+                FileAction::Unchanged => "as wanted",
+                FileAction::Written => "written",
+                FileAction::WouldWrite => "would be written",
+                FileAction::Kept => "differs and was kept",
+                FileAction::Absent => "not there",
+                FileAction::NoModule => "the module's folder is not there",
             };
             out.push_str(&format!("- {}: {action}\n", code(&clip(&file.path, 300))));
             for difference in file.differences.iter().take(8) {

@@ -167,3 +167,115 @@ async fn the_doctor_sees_what_would_hurt() {
         assert_eq!(ran.check(id), "unknown", "{id}");
     }
 }
+
+/// States that were written before versioning was turned on: their version is `null`.
+async fn before_versioning(text: impl Fn(u64) -> Vec<u8>) -> Bench {
+    Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).versioned = false;
+        for (at, key) in KEYS.iter().enumerate() {
+            world.remove_object(BUCKET, key);
+            world.put_object(BUCKET, key, text(7 + at as u64), Encryption::SseS3);
+        }
+        world.bucket_mut(BUCKET).versioned = true;
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_before_versioning_is_left_behind_and_counted() {
+    let bench = before_versioning(state).await;
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("2", "2"), "{}", ran.log);
+    assert_eq!(ran.check("history"), "warn");
+    let more = [("INPUT_HISTORY", "rekey"), ("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("0", "pass"));
+    let world = bench.lab.world();
+    for version in KEYS.iter().flat_map(|key| world.versions(BUCKET, key)) {
+        assert_eq!(version.encryption, Encryption::Kms { key: bench.key.clone() });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_before_versioning_can_be_fallen_back_on_only_while_it_is_on() {
+    let big = |serial: u64| {
+        let mut text = state(serial);
+        text.resize(1300 << 10, b' ');
+        text
+    };
+    let small = [("TFSTATE_KMS_MEMORY_MIB", "1")];
+    let bench = before_versioning(big).await;
+    let ran = bench.run_as("admin", "apply", &bench.key, &small).await.green();
+    assert_eq!(ran.output("rekeyed"), "2");
+    // Where nobody may say whether versioning is on, the version `null` may be what is
+    // overwritten.
+    let bench = before_versioning(big).await;
+    let digest = bench.digest();
+    let ran = bench.run("apply", &small).await.red("not-rekeyable");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("too many to hold in memory"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_leave_behind_during_the_run_is_counted_too() {
+    let bench = Bench::new().await;
+    bench.before_nth("CopyObject", KEYS[0], 1, |world| {
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+    });
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    // Two of the contended state, one of the other.
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("2", "3"), "{}", ran.log);
+
+    // Another writer's newer state under the key, after a version of its own that is not.
+    let bench = Bench::new().await;
+    bench.before_nth("CopyObject", KEYS[0], 1, |world| {
+        let key = world.state_key_arn().to_owned();
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+        world.put_object(BUCKET, KEYS[0], state(101), Encryption::Kms { key });
+    });
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("1", "3"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_under_aws_s3_are_readable_without_the_key() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        let key = world.aws_s3_key(BUCKET);
+        world.put_object(BUCKET, KEYS[0], state(20), Encryption::Kms { key });
+        let key = world.state_key_arn().to_owned();
+        for state_key in KEYS {
+            world.remove_object(BUCKET, state_key);
+        }
+        let aws_s3 = world.aws_s3_key(BUCKET);
+        world.put_object(BUCKET, KEYS[0], state(20), Encryption::Kms { key: aws_s3 });
+        for state_key in KEYS {
+            let key = key.clone();
+            world.put_object(BUCKET, state_key, state(21), Encryption::Kms { key });
+        }
+    })
+    .await;
+    let ran = bench.run_as("admin", "verify", &bench.key, &[]).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("1", "warn"));
+    assert!(ran.summary.contains("a key that AWS manages"), "{}", ran.summary);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_which_nobody_says_who_manages_it_is_not_taken_for_the_customers() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        let target = world.state_key_arn().to_owned();
+        let other = world.add_key_like(&target);
+        world.drop_from_key_policy(&other, "kms:DescribeKey");
+        world.key_mut(&other).policy["Statement"].as_array_mut().unwrap().remove(0);
+        for (at, key) in KEYS.iter().enumerate() {
+            world.remove_object(BUCKET, key);
+            for (serial, key_id) in [(20, &other), (21, &target)] {
+                let encryption = Encryption::Kms { key: key_id.clone() };
+                world.put_object(BUCKET, key, state(serial + at as u64), encryption);
+            }
+        }
+    })
+    .await;
+    let ran = bench.run_as("admin", "verify", &bench.key, &[]).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("", "unknown"));
+    assert!(ran.summary.contains("kms:DescribeKey"), "{}", ran.summary);
+}

@@ -286,3 +286,108 @@ async fn a_request_that_was_taken_for_a_state_is_never_verified() {
     }
     bench.assert_untouched(&digest);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_never_holds_is_not_called_another_writer() {
+    for (status, code) in [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict")] {
+        let bench = Bench::new().await;
+        let digest = bench.digest();
+        bench.lab.inject(Matcher::every("CopyObject"), Effect::fail(status, code));
+        let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.red("rekey-failed");
+        assert!(ran.log.contains(code), "{}", ran.log);
+        bench.assert_untouched(&digest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_grow_while_others_wait_for_memory_do_not_hold_the_run_up() {
+    // More than run side by side, all held, each of which grows when it is copied.
+    let key = |n: usize| format!("env:/{n:02}/production");
+    let sized = |serial: u64, size: usize| {
+        let mut text = state(serial);
+        text.resize(size, b' ');
+        text
+    };
+    let bench = Bench::with(Topology::Roles, |world| {
+        for n in 0..40 {
+            world.put_object(BUCKET, &key(n), sized(1, 25 << 10), Encryption::SseS3);
+        }
+    })
+    .await;
+    for n in 0..40 {
+        let name = key(n);
+        bench.before_nth("CopyObject", &key(n), 1, move |world| {
+            world.put_object(BUCKET, &name, sized(2, 400 << 10), Encryption::SseS3);
+        });
+    }
+    let more = [
+        ("TFSTATE_KMS_MEMORY_MIB", "1"),
+        ("INPUT_STATE-KEYS", "env:/*"),
+        ("INPUT_TIME-LIMIT", "60"),
+        ("INPUT_PROBE", "off"),
+    ];
+    let ran = bench.run("apply", &more).await;
+    assert_eq!(ran.code, 0, "{}", ran.log);
+    for n in 0..40 {
+        assert_eq!(bench.body(&key(n)), sized(2, 400 << 10));
+    }
+}
+
+/// A key under which new objects can be written and not read.
+fn write_only(bench: &Bench) {
+    bench.lab.world().require_via_service(&bench.key);
+    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_put_back_is_lost_and_not_another_writers() {
+    let bench = Bench::new().await;
+    write_only(&bench);
+    bench.lab.inject(Matcher::every("PutObject"), Effect::fail(403, "AccessDenied"));
+    let ran = bench.run("apply", &[]).await.red("restore-failed");
+    assert!(ran.log.contains("The state as it was is the version"), "{}", ran.log);
+    assert_eq!(ran.output("rekeyed"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_that_cannot_be_seen_afterwards_stops_the_re_key_of_others() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for serial in 8..14 {
+            world.put_object(BUCKET, KEYS[0], state(serial), Encryption::SseS3);
+        }
+        for key in KEYS {
+            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
+            world.put_object(BUCKET, key, state(20), kms);
+        }
+    })
+    .await;
+    // GETs of the state: the survey's, the look before, the version before; then the version
+    // after it was sent.
+    bench.lab.inject(
+        Matcher::every("GetObject").key(KEYS[0]).from(4),
+        Effect::fail(403, "AccessDenied"),
+    );
+    let more = [("INPUT_STRATEGY", "in-place"), ("INPUT_HISTORY", "rekey"), ("INPUT_PROBE", "off")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("history-rekey-failed");
+    assert_eq!(in_place_calls(&bench), 1, "{}", ran.log);
+    assert_eq!(ran.output("changed"), "true");
+    assert_eq!(bench.body(KEYS[0]), state(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_state_goes_first_though_others_hold_all_the_memory() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for key in KEYS {
+            let mut text = state(30);
+            text.resize(700 << 10, b' ');
+            world.put_object(BUCKET, key, text, Encryption::SseS3);
+        }
+        // Only the second has a version to fall back on.
+        world.bucket_mut(BUCKET).versioned = false;
+    })
+    .await;
+    bench.lab.world().require_via_service(&bench.key);
+    let more = [("TFSTATE_KMS_MEMORY_MIB", "1"), ("INPUT_TIME-LIMIT", "60")];
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+}

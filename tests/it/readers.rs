@@ -101,3 +101,53 @@ async fn a_key_policy_for_s3_alone_locks_no_reader_out() {
     let ran = bench.run("verify", &more).await.red("readers-locked-out");
     assert!(ran.log.contains("StateReaderUse"), "{}", ran.log);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_keys_own_account_iams_silence_is_no_proof() {
+    let bench = Bench::with(Topology::Roles, |_| {}).await;
+    // The key policy, which may not be read here, names the reader, through S3 alone.
+    let reader = bench.lab.world().add_reader_role("plan", "111111111111", false, true);
+    bench.lab.world().require_via_service(&bench.key);
+    {
+        let mut world = bench.lab.world();
+        world.role_mut(&reader).policies.push(json!({ "Statement": [{ "Effect": "Allow",
+            "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" }] }));
+        for statement in world.key_mut(&bench.key).policy["Statement"].as_array_mut().unwrap() {
+            if statement["Principal"].to_string().contains(&reader) {
+                let s3 = "s3.us-east-1.amazonaws.com";
+                statement["Condition"] = json!({ "StringEquals": { "kms:ViaService": s3 } });
+            }
+        }
+    }
+    let more = [("INPUT_MUST-READ", reader.as_str())];
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("unknown", "2"), "{}", ran.log);
+    let ran = bench.run("verify", &more).await.green();
+    assert_eq!(ran.check("readers"), "pass", "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_state_that_is_read_does_not_stand_for_all() {
+    let bench = Bench::with(Topology::Roles, |_| {}).await;
+    let reader = bench.lab.world().add_reader_role("plan", "222222222222", true, true);
+    // One state is under the key and read; the reader's grant is for that one alone.
+    bench.lab.world().put_object(
+        crate::common::BUCKET,
+        crate::common::KEYS[1],
+        crate::common::state(9),
+        aws_lab::Encryption::Kms { key: bench.key.clone() },
+    );
+    bench.change_key(|key| {
+        for statement in key.policy["Statement"].as_array_mut().unwrap() {
+            if statement["Principal"].to_string().contains(&reader) {
+                let arn =
+                    format!("arn:aws:s3:::{}/{}", crate::common::BUCKET, crate::common::KEYS[1]);
+                let name = "kms:EncryptionContext:aws:s3:arn";
+                statement["Condition"] = json!({ "StringEquals": { name: arn } });
+            }
+        }
+    });
+    let more = [("INPUT_MUST-READ", reader.as_str())];
+    let ran = bench.run("plan", &more).await;
+    assert_ne!(ran.check("readers"), "pass", "{}", ran.log);
+}

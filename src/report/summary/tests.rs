@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::{CheckId, Failure, FailureReason};
-use crate::report::{BucketReport, FileAction, FileReport};
+use crate::report::{BucketReport, FileReport};
 
 fn object(key: &str) -> ObjectReport {
     let encryption = Encryption { algorithm: "AES256".into(), kms_key: None };
@@ -90,6 +90,22 @@ fn the_verdict_comes_first() {
         markdown(&report, "r", JOB_SUMMARY)
             .contains("### ❌ apply: a state or a backend file is not as wanted")
     );
+}
+
+#[test]
+fn a_plan_that_would_write_a_file_has_something_to_do() {
+    let mut report = report();
+    report.mode = Some(Mode::Plan);
+    report.objects = vec![object("production")];
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("plan: nothing to do"));
+    report.backend_files = vec![FileReport {
+        module: "infra".into(),
+        path: "infra/backend.tf".into(),
+        action: FileAction::WouldWrite,
+        differences: Vec::new(),
+    }];
+    let text = markdown(&report, "r", JOB_SUMMARY);
+    assert!(text.contains("state as wanted; apply would write 1 backend files"), "{text}");
 }
 
 #[test]

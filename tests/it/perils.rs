@@ -375,6 +375,29 @@ async fn an_old_version_that_cannot_be_seen_afterwards_stops_the_re_key_of_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_may_be_overwritten_and_cannot_be_seen_is_not_another_writers() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for key in KEYS {
+            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
+            world.put_object(BUCKET, key, state(20), kms);
+        }
+        overwriting(world);
+    })
+    .await;
+    // The survey, the look before, the old version before and after; then nothing answers.
+    for operation in ["GetObject", "HeadObject"] {
+        let from = if operation == "GetObject" { 5 } else { 2 };
+        let matcher = Matcher::every(operation).key(KEYS[0]).from(from);
+        bench.lab.inject(matcher, Effect::fail(403, "AccessDenied"));
+    }
+    let more = [("INPUT_STRATEGY", "in-place"), ("INPUT_HISTORY", "rekey"), ("INPUT_PROBE", "off")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("history-rekey-failed");
+    assert!(ran.log.contains("it may be overwritten"), "{}", ran.log);
+    assert!(!ran.log.contains("another writer"), "{}", ran.log);
+    assert_eq!(ran.output("changed"), "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_state_goes_first_though_others_hold_all_the_memory() {
     let bench = Bench::with(Topology::Roles, |world| {
         for key in KEYS {
@@ -382,8 +405,6 @@ async fn one_state_goes_first_though_others_hold_all_the_memory() {
             text.resize(700 << 10, b' ');
             world.put_object(BUCKET, key, text, Encryption::SseS3);
         }
-        // Only the second has a version to fall back on.
-        world.bucket_mut(BUCKET).versioned = false;
     })
     .await;
     bench.lab.world().require_via_service(&bench.key);

@@ -1,9 +1,21 @@
 //! Other roles that must read the states, tried before anything is re-keyed.
 
-use aws_lab::Topology;
-use serde_json::json;
+use aws_lab::{Encryption, Topology};
+use serde_json::{Value, json};
 
 use crate::bench::Bench;
+use crate::common::{BUCKET, KEYS, state};
+
+/// Puts a condition on what the key policy grants to a reader.
+fn grant_only_if(bench: &Bench, reader: &str, condition: &Value) {
+    bench.change_key(|key| {
+        for statement in key.policy["Statement"].as_array_mut().unwrap() {
+            if statement["Principal"].to_string().contains(reader) {
+                statement["Condition"] = condition.clone();
+            }
+        }
+    });
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_would_be_locked_out_are_named_before_any_write() {
@@ -80,14 +92,8 @@ async fn a_key_policy_for_s3_alone_locks_no_reader_out() {
     let bench = Bench::with(Topology::Roles, |_| {}).await;
     let reader = bench.lab.world().add_reader_role("plan", "222222222222", true, true);
     bench.lab.world().require_via_service(&bench.key);
-    bench.change_key(|key| {
-        for statement in key.policy["Statement"].as_array_mut().unwrap() {
-            if statement["Principal"].to_string().contains(&reader) {
-                let s3 = "s3.us-east-1.amazonaws.com";
-                statement["Condition"] = json!({ "StringEquals": { "kms:ViaService": s3 } });
-            }
-        }
-    });
+    let s3 = json!({ "StringEquals": { "kms:ViaService": "s3.us-east-1.amazonaws.com" } });
+    grant_only_if(&bench, &reader, &s3);
     let more = [("INPUT_MUST-READ", reader.as_str())];
     // Nothing can be told beforehand, since no direct call goes through for anyone.
     let ran = bench.run("apply", &more).await.green();
@@ -108,17 +114,10 @@ async fn in_the_keys_own_account_iams_silence_is_no_proof() {
     // The key policy, which may not be read here, names the reader, through S3 alone.
     let reader = bench.lab.world().add_reader_role("plan", "111111111111", false, true);
     bench.lab.world().require_via_service(&bench.key);
-    {
-        let mut world = bench.lab.world();
-        world.role_mut(&reader).policies.push(json!({ "Statement": [{ "Effect": "Allow",
-            "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" }] }));
-        for statement in world.key_mut(&bench.key).policy["Statement"].as_array_mut().unwrap() {
-            if statement["Principal"].to_string().contains(&reader) {
-                let s3 = "s3.us-east-1.amazonaws.com";
-                statement["Condition"] = json!({ "StringEquals": { "kms:ViaService": s3 } });
-            }
-        }
-    }
+    bench.lab.world().role_mut(&reader).policies.push(json!({ "Statement": [{ "Effect": "Allow",
+        "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" }] }));
+    let s3 = json!({ "StringEquals": { "kms:ViaService": "s3.us-east-1.amazonaws.com" } });
+    grant_only_if(&bench, &reader, &s3);
     let more = [("INPUT_MUST-READ", reader.as_str())];
     let ran = bench.run("apply", &more).await.green();
     assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("unknown", "2"), "{}", ran.log);
@@ -131,22 +130,11 @@ async fn one_state_that_is_read_does_not_stand_for_all() {
     let bench = Bench::with(Topology::Roles, |_| {}).await;
     let reader = bench.lab.world().add_reader_role("plan", "222222222222", true, true);
     // One state is under the key and read; the reader's grant is for that one alone.
-    bench.lab.world().put_object(
-        crate::common::BUCKET,
-        crate::common::KEYS[1],
-        crate::common::state(9),
-        aws_lab::Encryption::Kms { key: bench.key.clone() },
-    );
-    bench.change_key(|key| {
-        for statement in key.policy["Statement"].as_array_mut().unwrap() {
-            if statement["Principal"].to_string().contains(&reader) {
-                let arn =
-                    format!("arn:aws:s3:::{}/{}", crate::common::BUCKET, crate::common::KEYS[1]);
-                let name = "kms:EncryptionContext:aws:s3:arn";
-                statement["Condition"] = json!({ "StringEquals": { name: arn } });
-            }
-        }
-    });
+    let under = Encryption::Kms { key: bench.key.clone() };
+    bench.lab.world().put_object(BUCKET, KEYS[1], state(9), under);
+    let arn = format!("arn:aws:s3:::{BUCKET}/{}", KEYS[1]);
+    let of_one = json!({ "StringEquals": { "kms:EncryptionContext:aws:s3:arn": arn } });
+    grant_only_if(&bench, &reader, &of_one);
     let more = [("INPUT_MUST-READ", reader.as_str())];
     let ran = bench.run("plan", &more).await;
     assert_ne!(ran.check("readers"), "pass", "{}", ran.log);

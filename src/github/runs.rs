@@ -60,9 +60,12 @@ impl Api {
     /// # Errors
     /// As classified; an answer that is not understood is an error, too.
     pub async fn active_runs(&self) -> Result<Vec<WorkflowRun>, ApiError> {
-        let lists = ACTIVE.map(|status| self.runs(status));
-        let mut runs: Vec<WorkflowRun> = try_join_all(lists).await?.concat();
-        // One that changes its state while it is asked for shows twice.
+        let lists = try_join_all(ACTIVE.map(|status| self.runs(status)));
+        // One that changes its state while it is asked for may show in no list of a state, or in
+        // two. It is as good as always a young one, so it is among the latest of all.
+        let (lists, latest) = tokio::try_join!(lists, self.latest())?;
+        let mut runs: Vec<WorkflowRun> = lists.concat();
+        runs.extend(latest.into_iter().filter(|run| ACTIVE.contains(&run.status.as_str())));
         runs.sort_by_key(|run| run.id);
         runs.dedup_by_key(|run| run.id);
         Ok(runs)
@@ -70,12 +73,12 @@ impl Api {
 
     async fn runs(&self, status: &str) -> Result<Vec<WorkflowRun>, ApiError> {
         let path = format!("actions/runs?status={status}");
-        let values = self.pages(&path, "workflow_runs").await?;
-        let run = |value: &Value| {
-            let unclear = || ApiError::Other("GitHub's list of runs is not understood".to_owned());
-            WorkflowRun::of(value).ok_or_else(unclear)
-        };
-        values.iter().map(run).collect()
+        understood(&self.pages(&path, "workflow_runs").await?)
+    }
+
+    /// The latest runs, in whatever state.
+    async fn latest(&self) -> Result<Vec<WorkflowRun>, ApiError> {
+        understood(&self.page("actions/runs?", "workflow_runs", 1).await?)
     }
 
     /// One run.
@@ -116,12 +119,9 @@ impl Api {
     async fn pages(&self, path: &str, name: &str) -> Result<Vec<Value>, ApiError> {
         let mut all = Vec::new();
         for page in 1..=PAGES {
-            let mut answer = self.get(&format!("{path}&per_page={PAGE}&page={page}")).await?;
-            let Some(values) = answer[name].as_array_mut() else {
-                return Err(ApiError::Other(format!("GitHub's answer has no list of {name}")));
-            };
+            let mut values = self.page(path, name, page).await?;
             let more = values.len() == PAGE;
-            all.append(values);
+            all.append(&mut values);
             if !more {
                 return Ok(all);
             }
@@ -129,6 +129,19 @@ impl Api {
         // What is beyond would be passed over in silence.
         Err(ApiError::Other(format!("GitHub lists more than {} {name}", PAGE * PAGES)))
     }
+
+    async fn page(&self, path: &str, name: &str, page: usize) -> Result<Vec<Value>, ApiError> {
+        let mut answer = self.get(&format!("{path}&per_page={PAGE}&page={page}")).await?;
+        match answer[name].take() {
+            Value::Array(values) => Ok(values),
+            _ => Err(ApiError::Other(format!("GitHub's answer has no list of {name}"))),
+        }
+    }
+}
+
+fn understood(values: &[Value]) -> Result<Vec<WorkflowRun>, ApiError> {
+    let unclear = || ApiError::Other("GitHub's list of runs is not understood".to_owned());
+    values.iter().map(|value| WorkflowRun::of(value).ok_or_else(unclear)).collect()
 }
 
 #[cfg(test)]

@@ -101,9 +101,10 @@ async fn an_approval_that_waits_since_before_is_refused_however_patient() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
     let bench = repository(vec![other(4, "in_progress")]).await;
-    // Each look asks for four states of a run; at the third look it has ended, after a write.
+    // Each look asks for four states of a run, and for the latest; at the third look it has
+    // ended, after a write.
     bench.lab.inject(
-        Matcher::every("ListRepositoryRuns").nth(9),
+        Matcher::every("ListRepositoryRuns").nth(11),
         Effect::Act(Box::new(|world| {
             world.github.runs[0].status = "completed".into();
             world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
@@ -120,6 +121,19 @@ async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
     let ran = run(&bench, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "1")]).await.red("run-in-flight");
     bench.assert_untouched(&digest);
     assert!(ran.log.contains("waiting for"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_begins_while_it_is_looked_for_is_seen() {
+    for nth in 1..=5 {
+        let bench = repository(vec![other(77, "queued")]).await;
+        bench.lab.inject(
+            Matcher::every("ListRepositoryRuns").nth(nth),
+            Effect::Act(Box::new(|world| world.github.runs[0].status = "in_progress".into())),
+        );
+        let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+        assert!(ran.log.contains(&link(77)), "{nth}: {}", ran.log);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,10 @@ use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, InterceptorContext,
+};
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
@@ -79,6 +82,23 @@ impl Intercept for Requests {
     ) -> Result<(), BoxError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// Servers other than AWS's say 429 where S3 says 503 SlowDown, which the SDK knows.
+#[derive(Debug)]
+struct TooManyRequests;
+
+impl ClassifyRetry for TooManyRequests {
+    fn name(&self) -> &'static str {
+        "TooManyRequests"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|response| response.status().as_u16()) {
+            Some(429) => RetryAction::throttling_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
     }
 }
 
@@ -174,6 +194,7 @@ impl Aws {
     pub fn bucket(&self, name: &str, owner: Option<&str>, acl: Option<&str>) -> Bucket {
         let config = aws_sdk_s3::config::Builder::from(&self.config)
             .interceptor(self.requests.clone())
+            .retry_classifier(TooManyRequests)
             // Servers other than AWS's seldom have a host name for each bucket.
             .force_path_style(self.path_style)
             .build();

@@ -204,7 +204,17 @@ fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason,
                 }
                 _ => format!("{nothing_lost}. Run again when the cause is mended"),
             };
-            (FailureReason::RekeyFailed, format!("{name} could not be re-keyed ({error})"), remedy)
+            let (reason, remedy) = match error.kind {
+                Kind::Credentials => (
+                    FailureReason::Credentials,
+                    format!(
+                        "{nothing_lost}. The credentials have ended with the run under way: ask for longer ones \
+                         (`role-duration-seconds`) and run again"
+                    ),
+                ),
+                _ => (FailureReason::RekeyFailed, remedy),
+            };
+            (reason, format!("{name} could not be re-keyed ({error})"), remedy)
         }
         Untouched::NotRestorable(why) => (
             FailureReason::NotRekeyable,

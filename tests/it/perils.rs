@@ -333,6 +333,27 @@ async fn states_that_grow_while_others_wait_for_memory_do_not_hold_the_run_up() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_429_is_asked_again() {
+    let bench = Bench::new().await;
+    for operation in ["GetObject", "HeadObject", "ListObjectVersions", "CopyObject"] {
+        let once = Matcher::every(operation).nth(1);
+        bench.lab.inject(once, Effect::fail(429, "TooManyRequests"));
+    }
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("exposed-versions")), ("2", "2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_end_under_way_are_named() {
+    let bench = Bench::new().await;
+    let digest = bench.digest();
+    bench.lab.inject(Matcher::every("CopyObject"), Effect::fail(400, "ExpiredToken"));
+    let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.red("credentials");
+    assert!(ran.log.contains("role-duration-seconds"), "{}", ran.log);
+    bench.assert_untouched(&digest);
+}
+
 /// A key under which new objects can be written and not read.
 fn write_only(bench: &Bench) {
     bench.lab.world().require_via_service(&bench.key);

@@ -110,8 +110,12 @@ impl Seen {
     /// The version that holds this object after another was written over it. A version
     /// `null` outlives that only where versioning is on (`versioned`); otherwise it is what
     /// is overwritten (S3 User Guide, "Working with objects in a versioning-suspended bucket").
+    /// AWS names it; other servers may not.
     pub fn outlives(&self, versioned: bool) -> Option<&str> {
-        self.version_id.as_deref().filter(|id| versioned || *id != "null")
+        match self.version_id.as_deref() {
+            Some("null") | None => versioned.then_some("null"),
+            id => id,
+        }
     }
 }
 
@@ -238,6 +242,25 @@ pub(super) fn server_side(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_version_of_its_own_is_kept_only_by_versioning() {
+        let seen = |id: Option<&str>| Seen {
+            etag: "e".into(),
+            version_id: id.map(str::to_owned),
+            size: 0,
+            last_modified: None,
+            server_side: ServerSide::S3,
+            attributes: Attributes::default(),
+        };
+        for (id, on, off) in [
+            (Some("v1"), Some("v1"), Some("v1")),
+            (Some("null"), Some("null"), None),
+            (None, Some("null"), None),
+        ] {
+            assert_eq!((seen(id).outlives(true), seen(id).outlives(false)), (on, off), "{id:?}");
+        }
+    }
 
     #[test]
     fn headers_become_one_of_the_kinds() {

@@ -155,11 +155,13 @@ impl Job<'_, '_> {
             match (outcome, state.found.seen()) {
                 (Outcome::Rekeyed(after), Some(seen)) if *alone => {
                     // A copy leaves the former version behind; in place, there is none.
-                    // Where versioning is off or suspended, the version `null` is overwritten.
-                    let left = seen.version_id.clone();
-                    let left = left.filter(|_| seen.version_id != after.seen.version_id);
-                    if let (Some(id), Some(history)) = (left, &mut history) {
-                        let version = OldVersion { id, written_at: seen.last_modified.clone() };
+                    // Where versioning is off or suspended, the version `null` is overwritten; not
+                    // every server names it.
+                    let [was, is] = [&seen.version_id, &after.seen.version_id]
+                        .map(|id| id.as_deref().unwrap_or("null"));
+                    if let Some(history) = history.as_mut().filter(|_| was != is) {
+                        let written_at = seen.last_modified.clone();
+                        let version = OldVersion { id: was.to_owned(), written_at };
                         let (key, encryption) = (state.key.clone(), seen.server_side.clone());
                         history.add(Old { key, version, encryption });
                     }

@@ -500,10 +500,10 @@ fn access_refusals(
             FailureReason::KeyDenied,
             format!(
                 "no dry run has shown that this principal may encrypt and decrypt under {key}, and the \
-                 bucket keeps no version of what is there, so not even one state can be tried safely"
+                 bucket is not known to keep a version of what is there, so not even one state can be tried safely"
             ),
             "Grant the four actions on both sides (see the checks grant-key-policy and grant-iam-policy), \
-             or turn on versioning: then one state goes first, and the rest only after it was read back",
+             or turn on versioning and grant s3:GetBucketVersioning: then one state goes first, and the rest only after it was read back",
         ));
     }
     kept

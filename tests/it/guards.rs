@@ -121,7 +121,7 @@ async fn a_grant_on_one_side_fails_closed() {
     .await;
     for who in ["no-key-policy", "no-iam"] {
         let ran = refused(&bench, who, &bench.key, "apply", &[], "key-denied").await;
-        assert!(ran.log.contains("keeps no version of what is there"), "{}", ran.log);
+        assert!(ran.log.contains("is not known to keep a version of what is there"), "{}", ran.log);
         assert!(bench.writes().is_empty());
     }
 }

@@ -28,6 +28,14 @@ pub struct Old {
     pub encryption: ServerSide,
 }
 
+impl Old {
+    /// Whether S3 re-encrypts it in place: SSE-S3 and SSE-KMS only; unencrypted versions and
+    /// those under DSSE are refused (S3 API Reference, UpdateObjectEncryption).
+    pub fn can_go(&self) -> bool {
+        matches!(self.encryption, ServerSide::S3 | ServerSide::Kms(_))
+    }
+}
+
 /// What was found among the old versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
@@ -296,11 +304,11 @@ pub struct RekeyedVersions {
 }
 
 impl RekeyVersions<'_> {
-    /// Re-keys the exposed versions in place, each compared with what it was; those that
+    /// Re-keys the exposed versions in place, as far as S3 does that, each compared with what it was; those that
     /// fail stay exposed. Begins no other once `stopped` says so, or one that was sent did not
     /// end well.
     pub async fn run(&self, history: &mut History, stopped: impl Fn() -> bool) -> RekeyedVersions {
-        let exposed: Vec<Old> = history.exposed().cloned().collect();
+        let exposed: Vec<Old> = history.exposed().filter(|old| old.can_go()).cloned().collect();
         let stop = AtomicBool::new(false);
         let (stop, stopped) = (&stop, &stopped);
         let results = stream::iter(exposed)

@@ -32,7 +32,14 @@ impl Run<'_> {
                 now.is_some_and(|now| now.kms_key.as_deref() == Some(key.as_str()))
             });
         let wanted = rekeys && may_write && report.failures.is_empty();
-        let blocked = if !wanted || history.exposed().next().is_none() {
+        let stay = history.exposed().filter(|old| !old.can_go()).count();
+        if rekeys && stay > 0 {
+            report.warnings.push(format!(
+                "{stay} old versions stay readable without the key: S3 re-encrypts no unencrypted or DSSE version \
+                 in place. Let them age out (see the check history), or delete them"
+            ));
+        }
+        let blocked = if !wanted || !history.exposed().any(history::Old::can_go) {
             None
         } else if !allowed {
             Some(

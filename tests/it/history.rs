@@ -76,6 +76,19 @@ async fn old_versions_are_re_keyed_in_place_where_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn old_versions_that_s3_does_not_re_encrypt_are_left_and_named() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.put_object(BUCKET, KEYS[0], state(8), Encryption::None);
+        world.put_object(BUCKET, KEYS[0], state(9), Encryption::SseS3);
+    })
+    .await;
+    let more = [("INPUT_HISTORY", "rekey"), ("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!((ran.output("exposed-versions"), ran.check("history")), ("1", "warn"));
+    assert!(ran.log.contains("1 old versions stay readable"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_place_leaves_no_readable_version_behind() {
     let bench = Bench::new().await;
     let etag = bench.lab.world().current(BUCKET, KEYS[0]).unwrap().etag.clone();

@@ -401,7 +401,9 @@ impl RekeyVersions<'_> {
                     Outcome::ByAnother(_) | Outcome::Superseded(..) => {
                         "another writer has written it anew"
                     }
-                    _ => "IT COULD NOT BE RESTORED: its newest old version holds it",
+                    _ => {
+                        "IT COULD NOT BE RESTORED: where the bucket keeps versions, one of them holds it"
+                    }
                 };
                 let why = "the server does not know UpdateObjectEncryption and has overwritten the \
                            current state with the request";

@@ -153,6 +153,13 @@ impl Job<'_, '_> {
             });
             report.failures.extend(failure);
             match (outcome, state.found.seen()) {
+                // While versioning is suspended, a write ends an older version `null`: see what is left.
+                (Outcome::Rekeyed(after), Some(seen))
+                    if after.seen.version_id.as_deref() == Some("null")
+                        && seen.version_id != after.seen.version_id =>
+                {
+                    shared.push(state.key.clone());
+                }
                 (Outcome::Rekeyed(after), Some(seen)) if *alone => {
                     // A copy leaves the former version behind; in place, there is none.
                     // Where versioning is off or suspended, the version `null` is overwritten; not

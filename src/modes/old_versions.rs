@@ -63,6 +63,9 @@ impl Run<'_> {
             let all = ended.unwrap_or_else(|| {
                 // What was in hand is re-encrypted, or not.
                 *history = before;
+                let states: Vec<String> =
+                    looked.survey.states.iter().map(|state| state.key.clone()).collect();
+                history.unseen(&states, "the run was stopped while old versions were re-keyed");
                 let mut all = RekeyedVersions { wrote: true, ..Default::default() };
                 if rekey.careful {
                     all.problems.push(

@@ -144,6 +144,15 @@ impl Bench {
     }
 }
 
+/// Puts both states under the key, as a newer serial.
+pub fn put_all_under_the_key(world: &mut World, serial: u64) {
+    let key = world.state_key_arn().to_owned();
+    for state_key in KEYS {
+        let under = Encryption::Kms { key: key.clone() };
+        world.put_object(BUCKET, state_key, state(serial), under);
+    }
+}
+
 /// A workspace for the binary under test.
 pub fn workspace() -> Workspace {
     Workspace::new(&super::built::binary())

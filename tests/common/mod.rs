@@ -32,6 +32,13 @@ pub fn state(serial: u64) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The same, in so many bytes.
+pub fn sized_state(serial: u64, bytes: usize) -> Vec<u8> {
+    let mut text = state(serial);
+    text.resize(bytes, b' ');
+    text
+}
+
 /// What a run of the action left behind.
 #[derive(Debug)]
 pub struct Ran {

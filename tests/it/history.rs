@@ -2,8 +2,8 @@
 
 use aws_lab::{Encryption, Topology, UpdateEncryption};
 
-use crate::bench::Bench;
-use crate::common::{BUCKET, KEYS, state};
+use crate::bench::{Bench, put_all_under_the_key};
+use crate::common::{BUCKET, KEYS, sized_state, state};
 
 async fn aged() -> Bench {
     Bench::with(Topology::Roles, |world| {
@@ -211,11 +211,7 @@ async fn a_version_of_before_versioning_is_left_behind_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_of_before_versioning_can_be_fallen_back_on_only_while_it_is_on() {
-    let big = |serial: u64| {
-        let mut text = state(serial);
-        text.resize(1300 << 10, b' ');
-        text
-    };
+    let big = |serial| sized_state(serial, 1300 << 10);
     let small = [("TFSTATE_KMS_MEMORY_MIB", "1")];
     let bench = before_versioning(big).await;
     let ran = bench.run_as("admin", "apply", &bench.key, &small).await.green();
@@ -253,18 +249,12 @@ async fn what_others_leave_behind_during_the_run_is_counted_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_versions_under_aws_s3_are_readable_without_the_key() {
     let bench = Bench::with(Topology::Roles, |world| {
-        let key = world.aws_s3_key(BUCKET);
-        world.put_object(BUCKET, KEYS[0], state(20), Encryption::Kms { key });
-        let key = world.state_key_arn().to_owned();
         for state_key in KEYS {
             world.remove_object(BUCKET, state_key);
         }
-        let aws_s3 = world.aws_s3_key(BUCKET);
-        world.put_object(BUCKET, KEYS[0], state(20), Encryption::Kms { key: aws_s3 });
-        for state_key in KEYS {
-            let key = key.clone();
-            world.put_object(BUCKET, state_key, state(21), Encryption::Kms { key });
-        }
+        let key = world.aws_s3_key(BUCKET);
+        world.put_object(BUCKET, KEYS[0], state(20), Encryption::Kms { key });
+        put_all_under_the_key(world, 21);
     })
     .await;
     let ran = bench.run_as("admin", "verify", &bench.key, &[]).await.green();

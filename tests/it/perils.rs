@@ -3,8 +3,8 @@
 
 use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption, World};
 
-use crate::bench::Bench;
-use crate::common::{BUCKET, KEYS, state};
+use crate::bench::{Bench, put_all_under_the_key};
+use crate::common::{BUCKET, KEYS, sized_state, state};
 
 /// The calls that change an object's encryption in place.
 fn in_place_calls(bench: &Bench) -> usize {
@@ -57,10 +57,7 @@ async fn a_history_re_key_that_overwrites_the_state_is_undone_and_stops() {
             world.put_object(BUCKET, KEYS[0], state(serial), Encryption::SseS3);
         }
         // Nothing else is left to do.
-        for key in KEYS {
-            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
-            world.put_object(BUCKET, key, state(20), kms);
-        }
+        put_all_under_the_key(world, 20);
         overwriting(world);
     })
     .await;
@@ -81,11 +78,7 @@ fn puts_without_body(bench: &Bench) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_states_than_memory_are_re_keyed_all_the_same() {
-    let big = |serial: u64| {
-        let mut text = state(serial);
-        text.resize(700 << 10, b' ');
-        text
-    };
+    let big = |serial| sized_state(serial, 700 << 10);
     let bench = Bench::with(Topology::Roles, |world| {
         for (at, key) in KEYS.iter().enumerate() {
             world.put_object(BUCKET, key, big(30 + at as u64), Encryption::SseS3);
@@ -103,9 +96,7 @@ async fn more_states_than_memory_are_re_keyed_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_place_needs_the_bytes_in_memory() {
     let bench = Bench::with(Topology::Roles, |world| {
-        let mut text = state(30);
-        text.resize(1300 << 10, b' ');
-        world.put_object(BUCKET, KEYS[0], text, Encryption::SseS3);
+        world.put_object(BUCKET, KEYS[0], sized_state(30, 1300 << 10), Encryption::SseS3);
     })
     .await;
     let more = [("TFSTATE_KMS_MEMORY_MIB", "1"), ("INPUT_STRATEGY", "in-place")];
@@ -303,21 +294,16 @@ async fn a_condition_that_never_holds_is_not_called_another_writer() {
 async fn states_that_grow_while_others_wait_for_memory_do_not_hold_the_run_up() {
     // More than run side by side, all held, each of which grows when it is copied.
     let key = |n: usize| format!("env:/{n:02}/production");
-    let sized = |serial: u64, size: usize| {
-        let mut text = state(serial);
-        text.resize(size, b' ');
-        text
-    };
     let bench = Bench::with(Topology::Roles, |world| {
         for n in 0..40 {
-            world.put_object(BUCKET, &key(n), sized(1, 25 << 10), Encryption::SseS3);
+            world.put_object(BUCKET, &key(n), sized_state(1, 25 << 10), Encryption::SseS3);
         }
     })
     .await;
     for n in 0..40 {
         let name = key(n);
         bench.before_nth("CopyObject", &key(n), 1, move |world| {
-            world.put_object(BUCKET, &name, sized(2, 400 << 10), Encryption::SseS3);
+            world.put_object(BUCKET, &name, sized_state(2, 400 << 10), Encryption::SseS3);
         });
     }
     let more = [
@@ -329,7 +315,7 @@ async fn states_that_grow_while_others_wait_for_memory_do_not_hold_the_run_up() 
     let ran = bench.run("apply", &more).await;
     assert_eq!(ran.code, 0, "{}", ran.log);
     for n in 0..40 {
-        assert_eq!(bench.body(&key(n)), sized(2, 400 << 10));
+        assert_eq!(bench.body(&key(n)), sized_state(2, 400 << 10));
     }
 }
 
@@ -354,16 +340,12 @@ async fn credentials_that_end_under_way_are_named() {
     bench.assert_untouched(&digest);
 }
 
-/// A key under which new objects can be written and not read.
-fn write_only(bench: &Bench) {
-    bench.lab.world().require_via_service(&bench.key);
-    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_put_back_is_lost_and_not_another_writers() {
     let bench = Bench::new().await;
-    write_only(&bench);
+    // New objects can be written under the key, and not read.
+    bench.lab.world().require_via_service(&bench.key);
+    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
     bench.lab.inject(Matcher::every("PutObject"), Effect::fail(403, "AccessDenied"));
     let ran = bench.run("apply", &[]).await.red("restore-failed");
     assert!(ran.log.contains("The state as it was is the version"), "{}", ran.log);
@@ -376,10 +358,7 @@ async fn an_old_version_that_cannot_be_seen_afterwards_stops_the_re_key_of_other
         for serial in 8..14 {
             world.put_object(BUCKET, KEYS[0], state(serial), Encryption::SseS3);
         }
-        for key in KEYS {
-            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
-            world.put_object(BUCKET, key, state(20), kms);
-        }
+        put_all_under_the_key(world, 20);
     })
     .await;
     // GETs of the state: the survey's, the look before, the version before; then the version
@@ -398,10 +377,7 @@ async fn an_old_version_that_cannot_be_seen_afterwards_stops_the_re_key_of_other
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_may_be_overwritten_and_cannot_be_seen_is_not_another_writers() {
     let bench = Bench::with(Topology::Roles, |world| {
-        for key in KEYS {
-            let kms = Encryption::Kms { key: world.state_key_arn().to_owned() };
-            world.put_object(BUCKET, key, state(20), kms);
-        }
+        put_all_under_the_key(world, 20);
         overwriting(world);
     })
     .await;
@@ -422,9 +398,7 @@ async fn a_state_that_may_be_overwritten_and_cannot_be_seen_is_not_another_write
 async fn one_state_goes_first_though_others_hold_all_the_memory() {
     let bench = Bench::with(Topology::Roles, |world| {
         for key in KEYS {
-            let mut text = state(30);
-            text.resize(700 << 10, b' ');
-            world.put_object(BUCKET, key, text, Encryption::SseS3);
+            world.put_object(BUCKET, key, sized_state(30, 700 << 10), Encryption::SseS3);
         }
     })
     .await;

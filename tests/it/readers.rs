@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 use crate::bench::Bench;
 use crate::common::{BUCKET, KEYS, state};
 
+/// Only through S3.
+fn through_s3() -> Value {
+    json!({ "StringEquals": { "kms:ViaService": "s3.us-east-1.amazonaws.com" } })
+}
+
 /// Puts a condition on what the key policy grants to a reader.
 fn grant_only_if(bench: &Bench, reader: &str, condition: &Value) {
     bench.change_key(|key| {
@@ -92,8 +97,7 @@ async fn a_key_policy_for_s3_alone_locks_no_reader_out() {
     let bench = Bench::with(Topology::Roles, |_| {}).await;
     let reader = bench.lab.world().add_reader_role("plan", "222222222222", true, true);
     bench.lab.world().require_via_service(&bench.key);
-    let s3 = json!({ "StringEquals": { "kms:ViaService": "s3.us-east-1.amazonaws.com" } });
-    grant_only_if(&bench, &reader, &s3);
+    grant_only_if(&bench, &reader, &through_s3());
     let more = [("INPUT_MUST-READ", reader.as_str())];
     // Nothing can be told beforehand, since no direct call goes through for anyone.
     let ran = bench.run("apply", &more).await.green();
@@ -116,8 +120,7 @@ async fn in_the_keys_own_account_iams_silence_is_no_proof() {
     bench.lab.world().require_via_service(&bench.key);
     bench.lab.world().role_mut(&reader).policies.push(json!({ "Statement": [{ "Effect": "Allow",
         "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" }] }));
-    let s3 = json!({ "StringEquals": { "kms:ViaService": "s3.us-east-1.amazonaws.com" } });
-    grant_only_if(&bench, &reader, &s3);
+    grant_only_if(&bench, &reader, &through_s3());
     let more = [("INPUT_MUST-READ", reader.as_str())];
     let ran = bench.run("apply", &more).await.green();
     assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("unknown", "2"), "{}", ran.log);

@@ -153,20 +153,16 @@ impl Job<'_, '_> {
             });
             report.failures.extend(failure);
             match (outcome, state.found.seen()) {
-                // While versioning is suspended, a write ends an older version `null`: see what is left.
-                (Outcome::Rekeyed(after), Some(seen))
-                    if after.seen.version_id.as_deref() == Some("null")
-                        && seen.version_id != after.seen.version_id =>
-                {
-                    shared.push(state.key.clone());
-                }
                 (Outcome::Rekeyed(after), Some(seen)) if *alone => {
-                    // A copy leaves the former version behind; in place, there is none.
-                    // Where versioning is off or suspended, the version `null` is overwritten; not
-                    // every server names it.
+                    // Not every server names the version `null`.
                     let [was, is] = [&seen.version_id, &after.seen.version_id]
                         .map(|id| id.as_deref().unwrap_or("null"));
-                    if let Some(history) = history.as_mut().filter(|_| was != is) {
+                    if was == is {
+                        // In place, or a `null` over another: nothing is left behind.
+                    } else if is == "null" {
+                        // While versioning is suspended, a write ends an older `null`, too.
+                        shared.push(state.key.clone());
+                    } else if let Some(history) = &mut history {
                         let written_at = seen.last_modified.clone();
                         let version = OldVersion { id: was.to_owned(), written_at };
                         let (key, encryption) = (state.key.clone(), seen.server_side.clone());

@@ -58,10 +58,11 @@ impl Rekey<'_> {
         let mut outcome = Outcome::Untouched(Untouched::Contended);
         let mut before = before;
         let mut contended = true;
+        let mut again = false;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE * (1 << (attempt - 1))).await;
-                job.again = true;
+                again = true;
             }
             match job.attempt(&before).await {
                 Attempt::Done(done) => {
@@ -87,8 +88,7 @@ impl Rekey<'_> {
             | Outcome::Changed(now, _) => now.body = None,
             _ => {}
         }
-        let alone =
-            matches!(outcome, Outcome::Rekeyed(_)) && job.wrote && !job.unsure && !job.again;
+        let alone = matches!(outcome, Outcome::Rekeyed(_)) && job.wrote && !job.unsure && !again;
         Done { outcome, wrote: job.wrote || job.unsure, alone }
     }
 
@@ -137,8 +137,6 @@ struct Job<'a> {
     replaced: bool,
     /// Why the last write did not do it, as far as is known.
     refused: Option<AwsError>,
-    /// An attempt of before was in vain.
-    again: bool,
     /// The bucket is known to keep every version from now on.
     versioned: bool,
 }
@@ -154,7 +152,6 @@ impl<'a> Job<'a> {
             in_place: false,
             replaced: false,
             refused: None,
-            again: false,
             versioned: run.versioned,
         }
     }

@@ -1,7 +1,7 @@
 //! `recover-key`: takes a scheduled deletion back, and shows that the states read again.
 
 use super::{PATIENCE, PAUSE, Run, Target, refused};
-use crate::aws::{Budget, ServerSide};
+use crate::aws::Budget;
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::names::printable;
 use crate::plan;
@@ -81,9 +81,7 @@ impl Run<'_> {
         report.requests = aws.requests().count();
         let states = survey.map(|survey| survey.states).unwrap_or_default();
         let under = |found: &Found| {
-            found.seen().is_some_and(|seen| {
-                matches!(&seen.server_side, ServerSide::Kms(id) | ServerSide::Dsse(id) if id == target.as_str())
-            })
+            found.seen().is_some_and(|seen| seen.server_side.kms_key() == Some(target.as_str()))
         };
         let mut shut = Vec::new();
         let mut read = 0;

@@ -175,6 +175,11 @@ impl Survey {
         Ok(Self { states, managers: BTreeMap::new(), empty_prefixes })
     }
 
+    /// The states' object keys.
+    pub fn keys(&self) -> Vec<String> {
+        self.states.iter().map(|state| state.key.clone()).collect()
+    }
+
     /// Asks KMS about every key that an object is under, but for the target key.
     pub async fn ask_for_managers(&mut self, keys: &Keys, target: Option<&str>) {
         let ids = self

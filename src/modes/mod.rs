@@ -8,6 +8,7 @@ mod in_flight;
 mod job;
 mod keys;
 mod locks;
+mod looked;
 mod old_versions;
 mod states;
 

@@ -1,7 +1,7 @@
 //! The old versions of the states: looked at in every mode, re-keyed where that is asked for.
 
 use super::Run;
-use super::states::Looked;
+use super::looked::Looked;
 use crate::aws::Bucket;
 use crate::check::{Failure, FailureReason};
 use crate::history::{self, History, Listed, RekeyedVersions};
@@ -23,6 +23,7 @@ impl Run<'_> {
         proven: bool,
     ) {
         let Some(key) = goal.key() else { return };
+        let states = looked.survey.keys();
         let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
         let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
         // An old version has no older one behind it: it must be certain to stay readable.
@@ -63,8 +64,6 @@ impl Run<'_> {
             let all = ended.unwrap_or_else(|| {
                 // What was in hand is re-encrypted, or not.
                 *history = before;
-                let states: Vec<String> =
-                    looked.survey.states.iter().map(|state| state.key.clone()).collect();
                 history.unseen(&states, "the run was stopped while old versions were re-keyed");
                 let mut all = RekeyedVersions { wrote: true, ..Default::default() };
                 if rekey.careful {
@@ -80,8 +79,6 @@ impl Run<'_> {
             self.log.line(&format!("old versions re-keyed in place: {}", all.done));
             report.changed |= all.wrote;
             if !all.problems.is_empty() && all.wrote {
-                let states: Vec<String> =
-                    looked.survey.states.iter().map(|state| state.key.clone()).collect();
                 self.look_at_old_versions_again(&looked.bucket, &states, history).await;
             }
             if !all.problems.is_empty() {
@@ -97,13 +94,10 @@ impl Run<'_> {
         if let Some(why) = blocked {
             report.warnings.push(format!("`history: rekey` did nothing: {why}"));
         }
-        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
         report.exposed_versions = history.output();
         report.checks.push(history.check(&states));
     }
-}
 
-impl Run<'_> {
     /// Lists and looks at the old versions of these states anew, which others, or a restore,
     /// may have made more of.
     pub(super) async fn look_at_old_versions_again(

@@ -1,47 +1,21 @@
 //! `plan`, `apply`, `verify` and `rollback`: survey and preflight side by side, then the
 //! plan, then, where it is allowed, the re-key, and last what proves it.
 
-use futures_util::future::OptionFuture;
-
 use super::job::{Job, has_version};
-use super::old_versions::old_versions;
+use super::looked::Looked;
 use super::{Run, aws_failure, findings};
-use crate::aws::{Aws, AwsError, Bucket, Budget, Keys, Seen, Settings};
+use crate::aws::{Aws, Keys};
 use crate::check::{CheckId, Failure, FailureReason, Status};
 use crate::doctor::{self, Subject};
 use crate::gate::Gate;
 use crate::grants;
-use crate::history::{self, History};
 use crate::in_flight;
-use crate::inputs::{History as HistoryMode, Lock, Mode, Strategy};
+use crate::inputs::{Lock, Mode, Strategy};
 use crate::plan::{self, Allowances, Goal, Plan};
-use crate::policies::Policy;
-use crate::preflight::{self, Access, Evidence, Judgement};
-use crate::readers::{self, Reader, Trial};
+use crate::preflight::{self, Access, Judgement};
+use crate::readers;
 use crate::report::{Action, BucketReport, Report};
-use crate::survey::{self, Found, Survey};
-
-/// What the first rounds of requests came to.
-pub(super) struct Looked {
-    /// The clients, in the bucket's region.
-    pub(super) aws: Aws,
-    pub(super) bucket: Bucket,
-    region: Result<String, AwsError>,
-    pub(super) survey: Survey,
-    evidence: Evidence,
-    settings: Option<Settings>,
-    readers: Option<Vec<(String, Reader)>>,
-    history: Option<History>,
-    in_flight: Option<Result<in_flight::Found, String>>,
-    pub(super) budget: Budget,
-}
-
-impl Looked {
-    /// Whether the bucket is known to keep every version from now on.
-    fn versioned(&self) -> bool {
-        self.settings.as_ref().is_some_and(|settings| matches!(settings.versioning, Ok(true)))
-    }
-}
+use crate::survey::{Found, Survey};
 
 impl Run<'_> {
     pub(super) async fn states(&self, report: &mut Report, goal: &Goal) {
@@ -62,174 +36,6 @@ impl Run<'_> {
         }
         report.requests = aws.requests().count();
         self.log.end_group();
-    }
-
-    /// Looks; where another run is in the way of a write and may be waited for, waits and
-    /// looks again.
-    async fn look_and_wait(&self, aws: Aws, goal: &Goal) -> Result<Looked, AwsError> {
-        let (looked, in_flight) = tokio::join!(
-            // These futures are large; joined on the stack they would overflow it.
-            Box::pin(self.look(aws.clone(), goal)),
-            Box::pin(self.in_flight(goal))
-        );
-        let mut looked = looked?;
-        looked.in_flight = in_flight;
-        let Some(Ok(found)) = &looked.in_flight else { return Ok(looked) };
-        let patient = !self.request.in_flight_timeout.is_zero() && found.stale.is_empty();
-        let plan = plan::plan(goal, &looked.survey, Allowances::default());
-        if found.busy.is_empty() || !patient || !self.writes(&plan) {
-            return Ok(looked);
-        }
-        // What was seen before is of before, and its bodies take memory.
-        let found = found.clone();
-        drop(looked);
-        let in_flight = Some(self.wait_for_runs(found).await);
-        Ok(Looked { in_flight, ..Box::pin(self.look(aws, goal)).await? })
-    }
-
-    /// Whether a state would be re-keyed.
-    fn writes(&self, plan: &Plan) -> bool {
-        let mode = matches!(self.request.mode, Mode::Apply | Mode::Rollback);
-        mode && plan.rekeys().next().is_some()
-    }
-
-    /// Everything that can be asked at once is asked at once.
-    async fn look(&self, aws: Aws, goal: &Goal) -> Result<Looked, AwsError> {
-        let request = self.request;
-        let budget = Budget::new(request.memory);
-        // Only a re-key needs the bodies later.
-        let writes = matches!(request.mode, Mode::Apply | Mode::Rollback);
-        let wanted = |now: &_| writes && goal.rewrite(now).is_some();
-        let names: Vec<String> = request.layout.keys().map(|(_, key)| key.to_owned()).collect();
-        let bucket_in = |aws: &Aws| {
-            aws.bucket(&request.bucket, request.bucket_owner.as_deref(), request.acl.as_deref())
-        };
-        // A dormant `apply` stays light: without a key there is nothing to prepare.
-        let examines = *goal != Goal::Unset || !writes;
-        let lists = goal.key().is_some() && request.history != HistoryMode::Off;
-        let role = self.environment.get("AWS_ROLE_ARN").map(str::to_owned);
-        let known: Vec<String> =
-            role.into_iter().chain(request.deploy_principals.clone()).collect();
-
-        let bucket = bucket_in(&aws);
-        let keys = goal.key().map(|key| aws.in_region(key.region()).keys());
-        let settings = |bucket: Bucket| async move {
-            if examines { Some(bucket.settings().await) } else { None }
-        };
-        let list = |bucket: Bucket, names: Vec<String>| async move {
-            if lists { Some(history::list(&bucket, &names).await) } else { None }
-        };
-        let (region, mut survey, mut evidence, mut found_settings, mut listed) = tokio::join!(
-            bucket.region(),
-            Survey::take(&bucket, &request.layout, &budget, wanted),
-            Evidence::gather(&aws, &bucket, keys.as_ref(), goal.key(), &names, &known),
-            settings(bucket.clone()),
-            list(bucket.clone(), names.clone())
-        );
-        let (mut aws, mut bucket) = (aws, bucket);
-        let elsewhere = region.as_deref().ok().filter(|r| !r.is_empty() && *r != aws.region());
-        if let Some(region) = elsewhere {
-            self.log
-                .line(&format!("the bucket is in {region}, not in {}; asking there", aws.region()));
-            aws = aws.in_region(region);
-            bucket = bucket_in(&aws);
-            (survey, found_settings, listed) = tokio::join!(
-                Survey::take(&bucket, &request.layout, &budget, wanted),
-                settings(bucket.clone()),
-                list(bucket.clone(), names.clone())
-            );
-        }
-        let mut survey = survey?;
-
-        // The second round: what could not be asked before the first was answered.
-        let settings = found_settings.as_ref();
-        let bucket_key = settings.is_some_and(|s| matches!(s.encryption, Ok((_, true))));
-        // States that only a listing named.
-        let present: Vec<String> = survey.states.iter().map(|state| state.key.clone()).collect();
-        let found_late: Vec<String> =
-            present.iter().filter(|key| !names.contains(key)).cloned().collect();
-        // With Bucket Keys all of them were tried in the wrong context.
-        let late = if bucket_key { present.clone() } else { found_late.clone() };
-        let late_uses: OptionFuture<_> = (goal.key().is_some() && !late.is_empty())
-            .then(|| Evidence::uses(keys.as_ref(), &bucket, goal.key(), &late, bucket_key))
-            .into();
-        let home_keys = aws.keys();
-        let target = goal.key().map(|key| key.as_str());
-        let key_policy = evidence.key_policy();
-        let under = |seen: &Seen| goal.key().is_some() && goal.rewrite(&seen.server_side).is_none();
-        let states: Vec<(String, bool)> = survey
-            .states
-            .iter()
-            .map(|state| (state.key.clone(), state.found.seen().is_some_and(under)))
-            .collect();
-        let readers = self.readers(
-            &aws,
-            goal,
-            &states,
-            key_policy.as_ref(),
-            bucket_key,
-            evidence.is_direct(),
-        );
-        let history = old_versions(&bucket, listed, &found_late, target.unwrap_or_default());
-        // Without named states, all dry runs are made only now, and IAM is asked after them.
-        let ask_now = !names.is_empty();
-        let evidence_first = async {
-            if ask_now {
-                evidence.ask_iam(&aws, goal.key()).await;
-            }
-        };
-        let ((), late_uses, (), readers, mut history) = tokio::join!(
-            survey.ask_for_managers(&home_keys, target),
-            late_uses,
-            evidence_first,
-            readers,
-            history
-        );
-        evidence.add(late_uses.unwrap_or_default());
-        // Old versions under keys that no current state is under: one more round.
-        let ask_late = async {
-            if !ask_now {
-                evidence.ask_iam(&aws, goal.key()).await;
-            }
-        };
-        let older_keys = async {
-            if let Some(history) = &mut history {
-                history.managed_by(survey.managers.clone());
-                let unknown = history.unknown_keys();
-                history.managed_by(survey::managers(&home_keys, unknown).await);
-            }
-        };
-        tokio::join!(ask_late, older_keys);
-        Ok(Looked {
-            aws,
-            bucket,
-            region,
-            survey,
-            evidence,
-            settings: found_settings,
-            readers,
-            history,
-            budget,
-            in_flight: None,
-        })
-    }
-
-    /// Tries the roles of `must-read`.
-    async fn readers(
-        &self,
-        aws: &Aws,
-        goal: &Goal,
-        states: &[(String, bool)],
-        key_policy: Option<&Policy>,
-        bucket_key: bool,
-        direct: bool,
-    ) -> Option<Vec<(String, Reader)>> {
-        let key = goal.key().filter(|_| !self.request.must_read.is_empty())?;
-        let bucket = (self.request.bucket.as_str(), self.request.bucket_owner.as_deref());
-        let trial = Trial { aws, key, bucket, states, direct, bucket_key, key_policy };
-        let (readers, secrets) = trial.run(&self.request.must_read).await;
-        self.mask(&secrets);
-        Some(readers)
     }
 
     async fn decide(&self, report: &mut Report, goal: &Goal, mut looked: Looked) {
@@ -348,7 +154,7 @@ impl Run<'_> {
         let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
         refusals.extend(access_refusals(about_key, goal, survey, writes, untried));
         if let Some(settings) = &looked.settings {
-            let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+            let states = looked.survey.keys();
             let versions = (0..states.len()).any(|at| has_version(&looked.survey, at, false));
             let caller = looked.evidence.caller.as_ref().ok();
             let owner = request.bucket_owner.as_deref();
@@ -447,7 +253,7 @@ impl Run<'_> {
     fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked) {
         let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
         let principal = [caller.principal.arn.clone()];
-        let states: Vec<String> = looked.survey.states.iter().map(|s| s.key.clone()).collect();
+        let states = looked.survey.keys();
         let (partition, region) = (key.partition(), key.region());
         let bucket = &self.request.bucket;
         let hardened = grants::hardened_statements(&principal, partition, region, bucket, &states);

@@ -290,6 +290,8 @@ pub struct RekeyVersions<'a> {
     /// The endpoint is not AWS's own, so it may take the operation for an overwrite of the
     /// current state: one version at a time, the state looked at before and after.
     pub careful: bool,
+    /// The bucket keeps every version from now on (versioning is on, not suspended).
+    pub versioned: bool,
 }
 
 /// What a re-key of old versions came to.
@@ -386,7 +388,8 @@ impl RekeyVersions<'_> {
         }
         let write = WriteAs::Kms(self.kms_key.to_owned());
         let in_place = AtomicBool::new(false);
-        let rekey = Rekey { bucket: self.bucket, budget: self.budget, in_place, versioned: false };
+        let (bucket, budget, versioned) = (self.bucket, self.budget, self.versioned);
+        let rekey = Rekey { bucket, budget, in_place, versioned };
         match rekey.undo_overwrite(key, &before, &write).await {
             // Another writer's new state.
             Ok(None) => result,
@@ -397,12 +400,25 @@ impl RekeyVersions<'_> {
             }
             Ok(Some(outcome)) => {
                 let now = match outcome {
-                    Outcome::Restored(_) | Outcome::Rekeyed(_) => "it was restored and read",
-                    Outcome::ByAnother(_) | Outcome::Superseded(..) => {
-                        "another writer has written it anew"
+                    Outcome::Lost { former, .. } => {
+                        format!("IT COULD NOT BE RESTORED. {}", former.describe())
                     }
-                    _ => {
-                        "IT COULD NOT BE RESTORED: where the bucket keeps versions, one of them holds it"
+                    Outcome::Changed(_, what) => {
+                        format!(
+                            "it was restored and read, but not with the same {}",
+                            what.join(", ")
+                        )
+                    }
+                    Outcome::ByAnother(_) | Outcome::Superseded(..) => {
+                        "another writer has written it anew".to_owned()
+                    }
+                    Outcome::Vanished => "another writer has deleted it since".to_owned(),
+                    Outcome::Restored(_) | Outcome::Rekeyed(_) => {
+                        "it was restored and read".to_owned()
+                    }
+                    // An undo ends in none of these.
+                    Outcome::Untouched(_) | Outcome::Abandoned => {
+                        "run mode `verify` to see what is there".to_owned()
                     }
                 };
                 let why = "the server does not know UpdateObjectEncryption and has overwritten the \

@@ -6,7 +6,7 @@ use crate::gate::Gate;
 use crate::inputs::{Probe, Request};
 use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
-use crate::rekey::{Former, Outcome, Untouched};
+use crate::rekey::{Outcome, Untouched};
 use crate::report::{Action, Encryption, ObjectReport, Report, now};
 use crate::survey::{Found, Readable, State};
 
@@ -109,31 +109,19 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                 unreadable_remedy(error),
             )
         }
-        Outcome::Lost { error, because, former } => {
+        Outcome::Lost { error, because, certain, former } => {
             row.action = Action::Lost;
             unread(row);
-            let version = match former {
-                Former::Version(version) => {
-                    format!("The state as it was is the version {}", printable(version))
-                }
-                Former::InPlace => {
-                    "Its bytes are those of before, under the wanted key: do not write this state until it \
-                     can be read"
-                        .to_owned()
-                }
-                Former::Nowhere => {
-                    "No version of it is known to be kept: do not write this state until it can be read"
-                        .to_owned()
-                }
-            };
+            let written = if *certain { "was written" } else { "may have been written" };
             (
                 FailureReason::RestoreFailed,
                 format!(
-                    "{name} was written and could not be read back ({error}), nor restored: {because}"
+                    "{name} {written} and could not be read back ({error}), nor restored: {because}"
                 ),
                 format!(
-                    "{version}. Nothing is deleted: grant this principal kms:Decrypt on the key and run \
-                     mode `verify`"
+                    "{}. Nothing is deleted: grant this principal kms:Decrypt on the key and run \
+                     mode `verify`",
+                    former.describe()
                 ),
             )
         }

@@ -55,6 +55,7 @@ impl Run<'_> {
                 budget: &looked.budget,
                 kms_key: key.as_str(),
                 careful: looked.aws.custom_endpoint(),
+                versioned: looked.versioned(),
             };
             let before = history.clone();
             let ended = tokio::select! {

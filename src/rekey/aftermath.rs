@@ -87,10 +87,11 @@ impl Job<'_> {
         match self.look().await {
             Found::Readable(now) => Attempt::Again(now),
             Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
-            _ if self.wrote || self.unsure => Attempt::Done(self.lost(
+            other if self.wrote || self.unsure => Attempt::Done(self.lost(
                 before,
                 not_the_same(self.key),
                 "another writer has written it since, and it cannot be read",
+                other.seen(),
             )),
             other => {
                 let why = other.error().map_or("it cannot be read".into(), ToString::to_string);
@@ -109,7 +110,7 @@ impl Job<'_> {
         let ours = self.unsure || self.wrote;
         match found {
             Found::Readable(now) if self.in_place && now.is_update_request => {
-                (self.wrote, self.replaced) = (true, true);
+                self.wrote = true;
                 let etag = now.seen.etag.clone();
                 Attempt::Done(self.restore(before, backup, &etag, overwritten()).await)
             }
@@ -137,22 +138,23 @@ impl Job<'_> {
             }
             // Perhaps our copy, perhaps another's newer state: bytes of before must not be
             // put over the latter.
-            Found::Unreadable { error: now, .. } if ours => Attempt::Done(self.lost(
+            Found::Unreadable { seen, error: now } if ours => Attempt::Done(self.lost(
                 before,
                 now,
                 "it is not the object that this run wrote, or nobody can tell, so it may be another writer's state",
+                Some(&seen),
             )),
             Found::Unreadable { error, .. } => {
                 untouched(Untouched::Unreadable(error.to_string()))
             }
             Found::Refused(now) | Found::Failed(now) if ours => {
                 let because = format!("the state could not be looked at afterwards ({now})");
-                Attempt::Done(self.lost(before, error.clone(), &because))
+                Attempt::Done(self.lost(before, error.clone(), &because, None))
             }
             Found::CustomerKey => {
                 let why = "another writer has put it under a key of its own (SSE-C)";
                 match ours {
-                    true => Attempt::Done(self.lost(before, error.clone(), why)),
+                    true => Attempt::Done(self.lost(before, error.clone(), why, None)),
                     false => untouched(Untouched::Unreadable(why.into())),
                 }
             }
@@ -162,13 +164,22 @@ impl Job<'_> {
         }
     }
 
-    fn lost(&self, before: &Readable, error: AwsError, because: &str) -> Outcome {
-        let former = match (before.seen.outlives(self.versioned), self.replaced) {
-            (_, false) => Former::InPlace,
-            (Some(version), true) => Former::Version(version.to_owned()),
-            (None, true) => Former::Nowhere,
+    /// `now`: the object as it was seen last, if at all.
+    fn lost(
+        &self,
+        before: &Readable,
+        error: AwsError,
+        because: &str,
+        now: Option<&Seen>,
+    ) -> Outcome {
+        let same = |now: &Seen| now.etag == before.seen.etag && self.is_wanted(&now.server_side);
+        // A version outlives whatever came after it; in place it is this very version.
+        let former = match before.seen.outlives(self.versioned) {
+            _ if now.is_some_and(same) => Former::InPlace,
+            Some(version) => Former::Version(version.to_owned()),
+            None => Former::Nowhere,
         };
-        Outcome::Lost { error, because: because.to_owned(), former }
+        Outcome::Lost { error, because: because.to_owned(), certain: self.wrote, former }
     }
 
     /// Looks until there is an answer, within reason.
@@ -237,7 +248,7 @@ impl Job<'_> {
                         other.error().map_or("it is not readable".to_owned(), ToString::to_string)
                     }
                 };
-                self.lost(before, error, &because)
+                self.lost(before, error, &because, other.seen())
             }
         }
     }

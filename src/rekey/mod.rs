@@ -103,7 +103,7 @@ impl Rekey<'_> {
         before: &Readable,
         write: &WriteAs,
     ) -> Result<Option<Outcome>, String> {
-        let job = Job { replaced: true, ..Job::new(self, key, write) };
+        let job = Job { wrote: true, ..Job::new(self, key, write) };
         match job.look().await {
             Found::Readable(now) if now.is_update_request => {
                 let body = before.body.clone().ok_or("its bytes are not at hand")?;
@@ -133,8 +133,6 @@ struct Job<'a> {
     wrote: bool,
     /// The in-place operation was sent.
     in_place: bool,
-    /// A new object was written over the one that was read, or may have been.
-    replaced: bool,
     /// Why the last write did not do it, as far as is known.
     refused: Option<AwsError>,
     /// The bucket is known to keep every version from now on.
@@ -150,7 +148,6 @@ impl<'a> Job<'a> {
             unsure: false,
             wrote: false,
             in_place: false,
-            replaced: false,
             refused: None,
             versioned: run.versioned,
         }
@@ -166,7 +163,7 @@ impl<'a> Job<'a> {
         }
         match self.run.bucket.copy_onto_itself(self.key, &before.seen, self.write).await {
             Ok(copied) => {
-                (self.wrote, self.replaced) = (true, true);
+                self.wrote = true;
                 // Only a bucket that keeps versions gives new ones ids.
                 self.versioned |= copied.version_id.as_deref().is_some_and(|id| id != "null");
                 self.read_back(before, &backup, &copied).await
@@ -177,7 +174,7 @@ impl<'a> Job<'a> {
                     self.look_again(before, &backup, &error).await
                 }
                 kind if kind.is_ambiguous() => {
-                    (self.unsure, self.replaced) = (true, true);
+                    self.unsure = true;
                     self.refused = Some(error.clone());
                     self.look_again(before, &backup, &error).await
                 }

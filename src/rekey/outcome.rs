@@ -1,6 +1,7 @@
 //! What can become of a state.
 
 use crate::aws::AwsError;
+use crate::names::printable;
 use crate::survey::Readable;
 
 /// What became of a state, and whether this run has written it, perhaps in vain.
@@ -36,6 +37,8 @@ pub enum Outcome {
         error: AwsError,
         /// Why it could not be put back.
         because: String,
+        /// A write was answered with success; otherwise its answer was lost.
+        certain: bool,
         /// Where the state as it was can be found.
         former: Former,
     },
@@ -52,8 +55,26 @@ pub enum Former {
     Version(String),
     /// In the object itself, re-encrypted in place: only the grant is missing.
     InPlace,
-    /// Nowhere else: the bucket keeps no version of it.
+    /// Nowhere else: the bucket keeps no version of it, as far as is known.
     Nowhere,
+}
+
+impl Former {
+    /// As a sentence without its full stop.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Version(id) => format!("The state as it was is the version {}", printable(id)),
+            Self::InPlace => {
+                "Its bytes are those of before, under the wanted key: do not write this state until it \
+                 can be read"
+                    .to_owned()
+            }
+            Self::Nowhere => {
+                "No version of it is known to be kept: do not write this state until it can be read"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 /// Why nothing was written.

@@ -15,6 +15,7 @@ mod history;
 mod in_flight;
 mod keys;
 mod locks;
+mod lost;
 mod objects;
 mod output;
 mod perils;

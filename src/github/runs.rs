@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
@@ -60,12 +59,19 @@ impl Api {
     /// # Errors
     /// As classified; an answer that is not understood is an error, too.
     pub async fn active_runs(&self) -> Result<Vec<WorkflowRun>, ApiError> {
-        let lists = try_join_all(ACTIVE.map(|status| self.runs(status)));
-        // One that changes its state while it is asked for may show in no list of a state, or in
-        // two. It is as good as always a young one, so it is among the latest of all.
-        let (lists, latest) = tokio::try_join!(lists, self.latest())?;
-        let mut runs: Vec<WorkflowRun> = lists.concat();
+        // One that changes its state while it is asked for would show in no list, were all asked
+        // at once. So they are asked in the order in which runs go through the states; `waiting`
+        // again at last, since a later job of a run may wait for an approval, too. The latest of
+        // all catch the young ones, which change fastest.
+        let (mut runs, requested, latest) =
+            tokio::try_join!(self.runs("waiting"), self.runs("requested"), self.latest())?;
+        runs.extend(requested);
         runs.extend(latest.into_iter().filter(|run| ACTIVE.contains(&run.status.as_str())));
+        for status in ["queued", "in_progress", "waiting"] {
+            runs.extend(self.runs(status).await?);
+        }
+        // Of one that was seen twice, the later look counts.
+        runs.reverse();
         runs.sort_by_key(|run| run.id);
         runs.dedup_by_key(|run| run.id);
         Ok(runs)

@@ -101,10 +101,9 @@ async fn an_approval_that_waits_since_before_is_refused_however_patient() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
     let bench = repository(vec![other(4, "in_progress")]).await;
-    // Each look asks for four states of a run, and for the latest; at the third look it has
-    // ended, after a write.
+    // A look asks six times; at the third look it has ended, after a write.
     bench.lab.inject(
-        Matcher::every("ListRepositoryRuns").nth(11),
+        Matcher::every("ListRepositoryRuns").nth(13),
         Effect::Act(Box::new(|world| {
             world.github.runs[0].status = "completed".into();
             world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
@@ -124,15 +123,30 @@ async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_begins_while_it_is_looked_for_is_seen() {
-    for nth in 1..=5 {
-        let bench = repository(vec![other(77, "queued")]).await;
-        bench.lab.inject(
-            Matcher::every("ListRepositoryRuns").nth(nth),
-            Effect::Act(Box::new(|world| world.github.runs[0].status = "in_progress".into())),
-        );
-        let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-        assert!(ran.log.contains(&link(77)), "{nth}: {}", ran.log);
+async fn a_run_that_changes_its_state_while_it_is_looked_for_is_seen() {
+    // A young run, which is among the latest, and one from before a hundred others.
+    let steps = [
+        (77, "queued", "in_progress"),
+        (4, "requested", "queued"),
+        (4, "waiting", "queued"),
+        (4, "queued", "in_progress"),
+        (4, "in_progress", "waiting"),
+    ];
+    for (id, from, to) in steps {
+        for nth in 1..=6 {
+            let younger = (100..300).map(|id| WorkflowRun {
+                created_at: "2026-11-24T03:00:00Z".into(),
+                ..other(id, "completed")
+            });
+            let younger = younger.filter(|_| id < OWN);
+            let bench = repository([other(id, from)].into_iter().chain(younger).collect()).await;
+            bench.lab.inject(
+                Matcher::every("ListRepositoryRuns").nth(nth),
+                Effect::Act(Box::new(|world| world.github.runs[0].status = to.into())),
+            );
+            let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+            assert!(ran.log.contains(&link(id)), "{from} to {to}, {nth}: {}", ran.log);
+        }
     }
 }
 

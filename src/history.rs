@@ -1,12 +1,12 @@
 //! Old versions that stay readable without the key: counted, and re-keyed in place where
 //! that is asked for and AWS allows it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{AwsError, Bucket, Budget, Kind, OldVersion, ServerSide, WriteAs};
+use crate::aws::{AwsError, Bucket, Budget, Keys, Kind, OldVersion, ServerSide, WriteAs};
 use crate::check::{Check, CheckId, Status};
 use crate::names::{printable, some_of};
 use crate::rekey::{Outcome, Rekey};
@@ -128,6 +128,7 @@ impl History {
         self.incomplete.retain(|key, _| !states.contains(key));
         self.versions.extend(later.versions);
         self.incomplete.extend(later.incomplete);
+        self.managers.extend(later.managers);
     }
 
     /// These states may have old versions that nobody has looked at.
@@ -135,13 +136,21 @@ impl History {
         self.incomplete.extend(states.iter().map(|key| (key.clone(), why.to_owned())));
     }
 
-    /// The other keys that versions are under, and of which nobody has said yet who manages
-    /// them.
-    pub fn unknown_keys(&self) -> BTreeSet<String> {
+    /// Asks KMS who manages the other keys that versions are under, but for those that are
+    /// known.
+    pub async fn ask_for_managers(&mut self, keys: &Keys, known: BTreeMap<String, Manager>) {
+        self.managers = known;
         let ids = self.versions.iter().filter_map(|old| old.encryption.kms_key());
-        ids.filter(|id| *id != self.target && !self.managers.contains_key(*id))
+        let unknown = ids
+            .filter(|id| *id != self.target && !self.managers.contains_key(*id))
             .map(str::to_owned)
-            .collect()
+            .collect();
+        self.managers.extend(survey::managers(keys, unknown).await);
+    }
+
+    /// Who manages the keys that were asked about.
+    pub fn managers(&self) -> &BTreeMap<String, Manager> {
+        &self.managers
     }
 
     fn rekeyed(&mut self, done: &Old) {
@@ -149,11 +158,6 @@ impl History {
         for old in self.versions.iter_mut().filter(|old| *old == done) {
             old.encryption = target.clone();
         }
-    }
-
-    /// Says who manages keys.
-    pub fn managed_by(&mut self, managers: impl IntoIterator<Item = (String, Manager)>) {
-        self.managers.extend(managers);
     }
 
     /// Whether a version can be read without a grant on a customer-managed key: aws/s3 lets

@@ -13,7 +13,7 @@ use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
 use crate::preflight::Evidence;
 use crate::readers::{Reader, Trial};
-use crate::survey::{self, Survey};
+use crate::survey::Survey;
 
 /// What the first rounds of requests came to.
 pub(super) struct Looked {
@@ -168,9 +168,7 @@ impl Run<'_> {
         };
         let older_keys = async {
             if let Some(history) = &mut history {
-                history.managed_by(survey.managers.clone());
-                let unknown = history.unknown_keys();
-                history.managed_by(survey::managers(&home_keys, unknown).await);
+                history.ask_for_managers(&home_keys, survey.managers.clone()).await;
             }
         };
         tokio::join!(ask_late, older_keys);

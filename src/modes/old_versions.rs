@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::looked::Looked;
-use crate::aws::Bucket;
+use crate::aws::{Bucket, Keys};
 use crate::check::{Failure, FailureReason};
 use crate::history::{self, History, Listed, RekeyedVersions};
 use crate::inputs::{History as HistoryMode, Mode, Strategy};
@@ -80,7 +80,8 @@ impl Run<'_> {
             self.log.line(&format!("old versions re-keyed in place: {}", all.done));
             report.changed |= all.wrote;
             if !all.problems.is_empty() && all.wrote {
-                self.look_at_old_versions_again(&looked.bucket, &states, history).await;
+                let keys = looked.aws.keys();
+                self.look_at_old_versions_again(&looked.bucket, &keys, &states, history).await;
             }
             if !all.problems.is_empty() {
                 report.failures.push(Failure::new(
@@ -104,12 +105,16 @@ impl Run<'_> {
     pub(super) async fn look_at_old_versions_again(
         &self,
         bucket: &Bucket,
+        keys: &Keys,
         states: &[String],
         history: &mut History,
     ) {
+        let before = &*history;
         let again = async {
             let listed = history::list(bucket, states).await;
-            history::look(bucket, listed, history.target()).await
+            let mut later = history::look(bucket, listed, before.target()).await;
+            later.ask_for_managers(keys, before.managers().clone()).await;
+            later
         };
         let later = tokio::select! {
             later = again => Some(later),

@@ -222,6 +222,7 @@ impl Run<'_> {
             // A server that does not know the operation would overwrite the state.
             Strategy::Auto => !looked.aws.custom_endpoint(),
         };
+        let keys = looked.aws.keys();
         let Looked { bucket, budget, survey, history, .. } = looked;
         let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place, versioned };
         let results = job.rekey().await;
@@ -229,7 +230,7 @@ impl Run<'_> {
         if let Some(history) = history
             && !shared.is_empty()
         {
-            self.look_at_old_versions_again(bucket, &shared, history).await;
+            self.look_at_old_versions_again(bucket, &keys, &shared, history).await;
         }
     }
 

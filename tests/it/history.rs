@@ -247,6 +247,22 @@ async fn what_others_leave_behind_during_the_run_is_counted_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_manages_a_key_that_another_writer_brings_is_asked_too() {
+    let bench = Bench::new().await;
+    bench.before_nth("CopyObject", KEYS[0], 1, |world| {
+        let target = world.state_key_arn().to_owned();
+        let key = world.add_key_like(&target);
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::Kms { key });
+        world.put_object(BUCKET, KEYS[0], state(101), Encryption::SseS3);
+    });
+    let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
+    // Two of the contended state, one of the other; one is under the customer's other key.
+    assert_eq!(ran.output("exposed-versions"), "3", "{}", ran.summary);
+    assert!(ran.summary.contains("1 still need the key"), "{}", ran.summary);
+    assert!(!ran.summary.contains("needs kms:DescribeKey on it"), "{}", ran.summary);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_versions_under_aws_s3_are_readable_without_the_key() {
     let bench = Bench::with(Topology::Roles, |world| {
         for state_key in KEYS {

@@ -205,8 +205,9 @@ impl Plan {
                             "{name} is no state: a server has overwritten it with the request of an in-place \
                              re-encryption, which it does not know"
                         ),
-                        "Bring the newest older version back (aws s3api list-object-versions), and use \
-                         `strategy: copy` with this server",
+                        "Find the newest version that is a state (aws s3api list-object-versions; a bucket \
+                         that keeps none does not have it any more), bring it back, and use `strategy: copy` \
+                         with this server",
                     );
                 }
                 if *goal == Goal::Unset {

@@ -71,11 +71,12 @@ fn verdict(report: &Report) -> String {
         (None, Some(Mode::Plan)) => match (would(report), would_write(report)) {
             (0, 0) => format!("✅ plan: nothing to do, {states} as wanted"),
             (0, files) => {
-                format!("🔷 plan: {states} as wanted; apply would write {files} backend files")
+                format!("🔷 plan: {states} as wanted; apply would write {}", backend_files(files))
             }
             (n, 0) => format!("🔷 plan: apply would re-key {n} of {count}"),
             (n, files) => format!(
-                "🔷 plan: apply would re-key {n} of {count}, and write {files} backend files"
+                "🔷 plan: apply would re-key {n} of {count}, and write {}",
+                backend_files(files)
             ),
         },
         (None, _) if !report.verified => {
@@ -92,6 +93,13 @@ fn verdict(report: &Report) -> String {
     };
     let environment = report.environment.as_deref().unwrap_or("?");
     format!("## Terraform state of {}\n\n### {line}\n\n", text(environment))
+}
+
+fn backend_files(count: usize) -> String {
+    match count {
+        1 => "1 backend file".to_owned(),
+        n => format!("{n} backend files"),
+    }
 }
 
 fn would(report: &Report) -> usize {

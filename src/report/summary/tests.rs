@@ -105,7 +105,7 @@ fn a_plan_that_would_write_a_file_has_something_to_do() {
         differences: Vec::new(),
     }];
     let text = markdown(&report, "r", JOB_SUMMARY);
-    assert!(text.contains("state as wanted; apply would write 1 backend files"), "{text}");
+    assert!(text.contains("state as wanted; apply would write 1 backend file\n"), "{text}");
 }
 
 #[test]

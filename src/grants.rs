@@ -61,24 +61,41 @@ pub fn iam_policy_statement(key: &KeyArn) -> Value {
     })
 }
 
+/// The state bucket, as the statements for its states need it.
+#[derive(Debug, Clone, Copy)]
+pub struct StateBucket<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// S3 Bucket Keys are on by default; `None`: that may not be read.
+    pub bucket_keys: Option<bool>,
+}
+
 /// The statements for the key policy with S3 as the only way to the key, and only for
 /// these states (and what else begins with their keys, such as a lock object); DescribeKey
 /// stays a direct call. More states than a policy has room for become the bucket.
+///
+/// With S3 Bucket Keys the encryption context is the bucket's ARN, whatever the object (S3
+/// User Guide, "Reducing the cost of SSE-KMS with Amazon S3 Bucket Keys"). So that ARN is
+/// named, too, unless they are known to be off.
 pub fn hardened_statements(
     principals: &[String],
     partition: &str,
     region: &str,
-    bucket: &str,
+    bucket: StateBucket<'_>,
     states: &[String],
 ) -> Value {
     const NAMED: usize = 20;
-    let arn = |state: &str| format!("arn:{partition}:s3:::{bucket}/{state}*");
-    let arns: Vec<String> = match states {
+    let whole = format!("arn:{partition}:s3:::{}", bucket.name);
+    let arn = |state: &str| format!("{whole}/{state}*");
+    let mut arns: Vec<String> = match states {
         few if !few.is_empty() && few.len() <= NAMED => {
             few.iter().map(|state| arn(state)).collect()
         }
         _ => vec![arn("")],
     };
+    if bucket.bucket_keys != Some(false) {
+        arns.push(whole);
+    }
     let principal = one_or_all(principals);
     let host = match partition {
         "aws-cn" => "amazonaws.com.cn",
@@ -104,6 +121,21 @@ pub fn hardened_statements(
             "Resource": "*",
         },
     ])
+}
+
+/// What is to be said of the hardened statements, where S3 Bucket Keys may be on.
+pub fn about_bucket_keys(bucket: StateBucket<'_>) -> Option<&'static str> {
+    match bucket.bucket_keys {
+        Some(false) => None,
+        Some(true) => Some(
+            "S3 Bucket Keys are on in the bucket: KMS is told the bucket's ARN only, so a key policy cannot tell \
+             its objects apart",
+        ),
+        None => Some(
+            "the bucket's own ARN is for S3 Bucket Keys: leave it out where they are off (aws s3api \
+             get-bucket-encryption)",
+        ),
+    }
 }
 
 /// The statements that are missing on the sides that are not known to grant, with where
@@ -196,13 +228,19 @@ mod tests {
     #[test]
     fn the_hardened_variant_names_service_and_states() {
         let key = KeyArn::parse(KEY).unwrap();
-        let hardened = |states: &[String]| {
+        let with = |states: &[String], bucket_keys| {
             let (partition, region) = (key.partition(), key.region());
-            hardened_statements(&["p".into()], partition, region, "b", states).to_string()
+            let bucket = StateBucket { name: "b", bucket_keys };
+            hardened_statements(&["p".into()], partition, region, bucket, states).to_string()
         };
+        let hardened = |states: &[String]| with(states, Some(false));
         let text = hardened(&["production".into()]);
         assert!(text.contains("s3.us-east-1.amazonaws.com"));
-        assert!(text.contains("arn:aws:s3:::b/production*"));
+        assert!(text.contains(r#"["arn:aws:s3:::b/production*"]"#), "{text}");
+        for bucket_keys in [Some(true), None] {
+            let text = with(&["production".into()], bucket_keys);
+            assert!(text.contains(r#"["arn:aws:s3:::b/production*","arn:aws:s3:::b"]"#), "{text}");
+        }
         let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
         let text = hardened(&many);
         assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");

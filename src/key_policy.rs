@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::grants;
+use crate::grants::{self, StateBucket};
 use crate::principal::{Principal, account_of};
 
 /// How the deploy principals may use the key.
@@ -19,7 +19,7 @@ pub enum Usage<'a> {
         /// The bucket's region.
         region: &'a str,
         /// The bucket.
-        bucket: &'a str,
+        bucket: StateBucket<'a>,
         /// The states' object keys.
         states: &'a [String],
     },

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::grants;
+use crate::grants::{self, StateBucket};
 use crate::names::KeyArn;
 use crate::policies::{Policy, Reach};
 
@@ -182,7 +182,7 @@ pub(crate) fn context(target: &KeyArn, bucket: &Bucket, state: Option<&String>) 
 }
 
 /// Judges the evidence about the key.
-pub fn judge(evidence: &Evidence, target: Option<&KeyArn>, bucket: &str) -> Judgement {
+pub fn judge(evidence: &Evidence, target: Option<&KeyArn>, bucket: StateBucket<'_>) -> Judgement {
     let mut judgement = Judgement { checks: Vec::new(), refusals: Vec::new(), access: None };
     let (Some(target), Some(key)) = (target, &evidence.key) else { return judgement };
     judgement.checks.push(Check::new(CheckId::KeyArn, Status::Pass, target.as_str()));
@@ -264,7 +264,7 @@ impl Judgement {
         target: &KeyArn,
         key: &KeyEvidence,
         usable: bool,
-        bucket: &str,
+        bucket: StateBucket<'_>,
     ) {
         let found = access(key);
         self.access = found;
@@ -304,8 +304,10 @@ impl Judgement {
         }
         let (sides, why) = sides(caller, key);
         let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
+        let about = grants::about_bucket_keys(bucket);
+        let about = about.map(|about| format!("; {about}")).unwrap_or_default();
         let remedy = format!(
-            "{}\nOr, hardened, in the key policy (through S3 only, and for these states only):\n{:#}",
+            "{}\nOr, hardened, in the key policy (through S3 only, and for these states only{about}):\n{:#}",
             grants::statements(caller, target, sides),
             grants::hardened_statements(
                 &[grants::named(caller)],

@@ -68,7 +68,8 @@ fn what_is_lacking_is_added_and_nothing_else() {
 #[test]
 fn the_hardened_policy_names_s3_and_the_states() {
     let states = ["production".to_owned()];
-    let usage = Usage::ThroughS3 { region: "us-east-1", bucket: "b", states: &states };
+    let bucket = StateBucket { name: "b", bucket_keys: Some(false) };
+    let usage = Usage::ThroughS3 { region: "us-east-1", bucket, states: &states };
     let policy = wanted("aws", ACCOUNT, &[CICD.to_owned()], usage);
     let text = policy.to_string();
     assert!(text.contains("kms:ViaService") && text.contains("arn:aws:s3:::b/production*"));

@@ -6,6 +6,7 @@ use futures_util::future::OptionFuture;
 use super::Run;
 use super::old_versions::old_versions;
 use crate::aws::{Aws, AwsError, Bucket, Budget, Seen, Settings};
+use crate::grants::StateBucket;
 use crate::history::{self, History};
 use crate::in_flight;
 use crate::inputs::{History as HistoryMode, Mode};
@@ -31,6 +32,14 @@ pub(super) struct Looked {
 }
 
 impl Looked {
+    /// The bucket, as statements for a key policy need it.
+    pub(super) fn state_bucket(&self) -> StateBucket<'_> {
+        let settings = self.settings.as_ref();
+        let bucket_keys =
+            settings.and_then(|settings| settings.encryption.as_ref().ok()).map(|(_, on)| *on);
+        StateBucket { name: self.bucket.name(), bucket_keys }
+    }
+
     /// Whether the bucket is known to keep every version from now on.
     pub(super) fn versioned(&self) -> bool {
         self.settings.as_ref().is_some_and(|settings| matches!(settings.versioning, Ok(true)))

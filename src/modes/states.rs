@@ -133,7 +133,7 @@ impl Run<'_> {
         let request = self.request;
         let mut refusals = Vec::new();
         let Judgement { checks, refusals: about_key, access } =
-            preflight::judge(&looked.evidence, goal.key(), &request.bucket);
+            preflight::judge(&looked.evidence, goal.key(), looked.state_bucket());
         report.checks.extend(checks);
         if let Some(key) = goal.key() {
             let (check, refusal) = findings::same_region(key, &looked.region);
@@ -256,7 +256,7 @@ impl Run<'_> {
         let principal = [caller.principal.arn.clone()];
         let states = looked.survey.keys();
         let (partition, region) = (key.partition(), key.region());
-        let bucket = &self.request.bucket;
+        let bucket = looked.state_bucket();
         let hardened = grants::hardened_statements(&principal, partition, region, bucket, &states);
         for (name, statement) in [
             ("key-policy-statement", grants::key_policy_statement(&principal)),

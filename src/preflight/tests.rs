@@ -2,6 +2,8 @@
 
 use super::*;
 
+const BUCKET: StateBucket<'_> = StateBucket { name: "b", bucket_keys: None };
+
 const ARN: &str = "arn:aws:kms:us-east-1:111111111111:key/11111111-2222-4333-8444-555555555555";
 
 fn target() -> KeyArn {
@@ -86,7 +88,7 @@ fn dry_runs_prove_refuse_or_leave_it_to_s3() {
         (ok(), unclear(), ok(), Access::OnlyS3CanTell, 0),
     ] {
         let what = format!("{generate:?} {decrypt:?} {encrypt:?}");
-        let judgement = judge(&evidence(generate, decrypt, encrypt), Some(&target()), "b");
+        let judgement = judge(&evidence(generate, decrypt, encrypt), Some(&target()), BUCKET);
         assert_eq!(judgement.access, Some(access), "{what}");
         assert_eq!(judgement.refusals.len(), refusals, "{what}");
     }
@@ -95,14 +97,14 @@ fn dry_runs_prove_refuse_or_leave_it_to_s3() {
 #[test]
 fn encrypt_alone_is_a_warning() {
     let evidence = evidence(DryRun::Allowed, DryRun::Allowed, refused());
-    let judgement = judge(&evidence, Some(&target()), "b");
+    let judgement = judge(&evidence, Some(&target()), BUCKET);
     assert_eq!(status(&judgement, CheckId::GrantKeyPolicy), Status::Warn);
 }
 
 #[test]
 fn a_missing_grant_prints_both_statements_with_the_role() {
     let evidence = evidence(DryRun::Allowed, refused(), DryRun::Allowed);
-    let judgement = judge(&evidence, Some(&target()), "b");
+    let judgement = judge(&evidence, Some(&target()), BUCKET);
     assert_eq!(status(&judgement, CheckId::GrantIamPolicy), Status::Unknown);
     let remedy = &judgement.refusals[0].remedy;
     for part in [
@@ -132,7 +134,7 @@ fn an_unfit_key_is_refused_with_the_rescue() {
         (described(|k| k.spec = "RSA_2048".into()), "RSA_2048", "symmetric"),
         (described(|k| k.usage = "GENERATE_VERIFY_MAC".into()), "GENERATE_VERIFY_MAC", "symmetric"),
     ] {
-        let judgement = judge(&evidence, Some(&target()), "b");
+        let judgement = judge(&evidence, Some(&target()), BUCKET);
         assert_eq!(status(&judgement, CheckId::KeyUsable), Status::Fail);
         let refusal = &judgement.refusals[0];
         assert_eq!(refusal.reason, FailureReason::KeyUnusable);
@@ -148,13 +150,13 @@ fn a_key_that_may_not_be_described_still_shows_its_state() {
     if let Some(key) = &mut evidence.key {
         key.description = Err(error(Kind::Denied, "AccessDeniedException"));
     }
-    let judgement = judge(&evidence, Some(&target()), "b");
+    let judgement = judge(&evidence, Some(&target()), BUCKET);
     assert_eq!(judgement.refusals[0].reason, FailureReason::KeyUnusable);
 }
 
 #[test]
 fn without_a_key_there_is_nothing_to_judge() {
     let evidence = Evidence { caller: Err(error(Kind::Denied, "x")), key: None };
-    let judgement = judge(&evidence, None, "b");
+    let judgement = judge(&evidence, None, BUCKET);
     assert!(judgement.checks.is_empty() && judgement.access.is_none());
 }

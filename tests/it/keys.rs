@@ -152,21 +152,30 @@ async fn what_a_key_lacks_is_mended_as_far_as_it_is_confirmed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hardened_policy_lets_the_states_through_and_nothing_else() {
-    let bench = Bench::new().await;
-    let more = [
-        NEW[0],
-        NEW[1],
-        ("INPUT_CONFIRM", "create"),
-        ("INPUT_KEY-POLICY", "hardened"),
-        ("INPUT_ROTATION-DAYS", "180"),
-    ];
-    let ran = run(&bench, "create-key", &more).await.green();
-    let arn = ran.output("kms-key-arn").to_owned();
-    assert!(policy(&bench, &arn).to_string().contains("kms:ViaService"));
-    part_two(&bench, &arn);
-    let ran = bench.run_as("deploy", "apply", &arn, &[]).await.green();
-    assert!(ran.log.contains("one state goes first"), "{}", ran.log);
-    assert_eq!(ran.output("rekeyed"), "2");
+    // With S3 Bucket Keys, KMS is told the bucket and not the object.
+    for bucket_key in [false, true] {
+        let bench = Bench::with(Topology::Roles, |world| {
+            world.bucket_mut(BUCKET).bucket_key = bucket_key;
+        })
+        .await;
+        let more = [
+            NEW[0],
+            NEW[1],
+            ("INPUT_CONFIRM", "create"),
+            ("INPUT_KEY-POLICY", "hardened"),
+            ("INPUT_ROTATION-DAYS", "180"),
+        ];
+        let ran = run(&bench, "create-key", &more).await.green();
+        assert_eq!(ran.summary.contains("S3 Bucket Keys are on"), bucket_key, "{}", ran.summary);
+        let arn = ran.output("kms-key-arn").to_owned();
+        let text = policy(&bench, &arn).to_string();
+        assert!(text.contains("kms:ViaService"));
+        assert_eq!(text.contains(&format!("\"arn:aws:s3:::{BUCKET}\"")), bucket_key, "{text}");
+        part_two(&bench, &arn);
+        let ran = bench.run_as("deploy", "apply", &arn, &[]).await.green();
+        assert!(ran.log.contains("one state goes first"), "{}", ran.log);
+        assert_eq!(ran.output("rekeyed"), "2");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

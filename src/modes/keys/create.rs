@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::{Run, patiently, refused};
 use crate::aws::{Aws, AwsError, Caller, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::grants::{self, StateBucket};
 use crate::key_policy::{self, Usage};
 use crate::modes::aws_failure;
 use crate::names::{KeyArn, printable};
 use crate::plan::Goal;
 use crate::report::{BucketReport, KeyReport, Report};
-use crate::{doctor, grants, preflight};
+use crate::{doctor, preflight};
 
 /// Keys whose tags are read at the same time.
 const PARALLEL: usize = 16;
@@ -28,6 +29,14 @@ struct Place {
     caller: Caller,
     region: String,
     partition: String,
+    /// S3 Bucket Keys are on in the bucket; `None`: that may not be read.
+    bucket_keys: Option<bool>,
+}
+
+impl Place {
+    fn state_bucket<'a>(&self, name: &'a str) -> StateBucket<'a> {
+        StateBucket { name, bucket_keys: self.bucket_keys }
+    }
 }
 
 /// What a key has and lacks.
@@ -49,6 +58,11 @@ impl Run<'_> {
         let place = self.place(report).await?;
         key.alias = Some(admin.alias.clone());
         let wanted = self.wanted_policy(&place);
+        if let Some(about) = grants::about_bucket_keys(place.state_bucket(&self.request.bucket))
+            && admin.hardened
+        {
+            key.notes.push(format!("`key-policy: hardened`: {about}"));
+        }
         let found = self.find(&place).await;
         report.requests = place.aws.requests().count();
         let arn = match found? {
@@ -138,7 +152,13 @@ impl Run<'_> {
         let evidence = format!("key and bucket in {region}");
         report.checks.push(Check::new(CheckId::SameRegion, Status::Pass, evidence));
         let partition = caller.arn.split(':').nth(1).unwrap_or("aws").to_owned();
-        Ok(Place { keys: aws.keys(), aws, caller, region, partition })
+        let bucket_keys = if request.key_admin.hardened {
+            let bucket = aws.bucket(&request.bucket, Some(account), None);
+            bucket.default_encryption().await.ok().map(|(_, on)| on)
+        } else {
+            None
+        };
+        Ok(Place { keys: aws.keys(), aws, caller, region, partition, bucket_keys })
     }
 
     fn wanted_policy(&self, place: &Place) -> Value {
@@ -147,7 +167,8 @@ impl Run<'_> {
         let keys = layout.keys().map(|(_, key)| key.to_owned());
         let states: Vec<String> = keys.chain(layout.prefixes.iter().cloned()).collect();
         let usage = if request.key_admin.hardened {
-            Usage::ThroughS3 { region: &place.region, bucket: &request.bucket, states: &states }
+            let bucket = place.state_bucket(&request.bucket);
+            Usage::ThroughS3 { region: &place.region, bucket, states: &states }
         } else {
             Usage::Direct
         };

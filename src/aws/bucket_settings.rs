@@ -40,6 +40,13 @@ pub struct Settings {
     pub acls_off: Result<bool, AwsError>,
 }
 
+impl Settings {
+    /// Whether S3 Bucket Keys are on; `None`: that may not be read.
+    pub fn bucket_keys(&self) -> Option<bool> {
+        self.encryption.as_ref().ok().map(|(_, on)| *on)
+    }
+}
+
 /// S3 answers 404 for a setting that was never made.
 fn unless_unset<T>(result: Result<T, AwsError>, unset: T) -> Result<T, AwsError> {
     match result {

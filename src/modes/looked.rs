@@ -34,9 +34,7 @@ pub(super) struct Looked {
 impl Looked {
     /// The bucket, as statements for a key policy need it.
     pub(super) fn state_bucket(&self) -> StateBucket<'_> {
-        let settings = self.settings.as_ref();
-        let bucket_keys =
-            settings.and_then(|settings| settings.encryption.as_ref().ok()).map(|(_, on)| *on);
+        let bucket_keys = self.settings.as_ref().and_then(Settings::bucket_keys);
         StateBucket { name: self.bucket.name(), bucket_keys }
     }
 
@@ -125,8 +123,8 @@ impl Run<'_> {
         let mut survey = survey?;
 
         // The second round: what could not be asked before the first was answered.
-        let settings = found_settings.as_ref();
-        let bucket_key = settings.is_some_and(|s| matches!(s.encryption, Ok((_, true))));
+        let bucket_key =
+            found_settings.as_ref().and_then(Settings::bucket_keys).unwrap_or_default();
         // States that only a listing named.
         let present = survey.keys();
         let found_late: Vec<String> =

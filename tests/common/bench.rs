@@ -1,6 +1,6 @@
 //! One lab, one workspace, one bucket with two states.
 
-use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, World, cabal};
+use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, UpdateEncryption, World, cabal};
 
 use super::{BUCKET, KEYS, Ran, Workspace, state};
 
@@ -151,6 +151,13 @@ pub fn put_all_under_the_key(world: &mut World, serial: u64) {
         let under = Encryption::Kms { key: key.clone() };
         world.put_object(BUCKET, state_key, state(serial), under);
     }
+}
+
+/// A server that takes UpdateObjectEncryption for a PutObject, conditions or not.
+pub fn overwriting(world: &mut World) {
+    let bucket = world.bucket_mut(BUCKET);
+    bucket.update_encryption = UpdateEncryption::Overwrites;
+    bucket.ignores_conditions = true;
 }
 
 /// A workspace for the binary under test.

@@ -2,7 +2,7 @@
 
 use aws_lab::{Encryption, Topology, UpdateEncryption};
 
-use crate::bench::{Bench, put_all_under_the_key};
+use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, sized_state, state};
 
 async fn aged() -> Bench {
@@ -122,12 +122,7 @@ async fn in_place_falls_back_to_the_copy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_overwrites_is_not_asked_and_if_it_is_the_state_is_put_back() {
-    let bench = Bench::with(Topology::Roles, |world| {
-        let bucket = world.bucket_mut(BUCKET);
-        bucket.update_encryption = UpdateEncryption::Overwrites;
-        bucket.ignores_conditions = true;
-    })
-    .await;
+    let bench = Bench::with(Topology::Roles, overwriting).await;
     // `auto` never sends it to another endpoint than AWS's own.
     let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
     assert_eq!(ran.output("changed"), "false");

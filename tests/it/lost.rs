@@ -1,9 +1,9 @@
 //! What is said of a state that was written and cannot be read: where it is as it was, no
 //! more than was seen.
 
-use aws_lab::{Effect, Encryption, Matcher, Topology, UpdateEncryption};
+use aws_lab::{Effect, Encryption, Matcher, Topology};
 
-use crate::bench::{Bench, put_all_under_the_key};
+use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, Ran, state};
 
 const IN_PLACE: &str = "Its bytes are those of before, under the wanted key";
@@ -103,9 +103,7 @@ async fn an_overwritten_state_that_cannot_be_put_back_is_found_in_its_version() 
                 world.bucket_mut(BUCKET).versioned = false;
                 put_all_under_the_key(world, 21);
             }
-            let bucket = world.bucket_mut(BUCKET);
-            bucket.update_encryption = UpdateEncryption::Overwrites;
-            bucket.ignores_conditions = true;
+            overwriting(world);
         })
         .await;
         refuse(&bench, "PutObject", 1);

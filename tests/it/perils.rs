@@ -1,21 +1,14 @@
 //! What could lose a state, lock it up or hang: servers that are not AWS, answers that are
 //! lost at the worst moment, more states than memory.
 
-use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption, World};
+use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption};
 
-use crate::bench::{Bench, put_all_under_the_key};
+use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, sized_state, state};
 
 /// The calls that change an object's encryption in place.
 fn in_place_calls(bench: &Bench) -> usize {
     bench.lab.log().iter().filter(|e| e.operation == "UpdateObjectEncryption").count()
-}
-
-/// A server that takes UpdateObjectEncryption for a PutObject, conditions or not.
-fn overwriting(world: &mut World) {
-    let bucket = world.bucket_mut(BUCKET);
-    bucket.update_encryption = UpdateEncryption::Overwrites;
-    bucket.ignores_conditions = true;
 }
 
 #[tokio::test(flavor = "multi_thread")]

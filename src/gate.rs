@@ -44,7 +44,7 @@ impl Way {
 pub enum Answer {
     /// 200.
     Ok,
-    /// 403 AccessDenied.
+    /// 403: the GET's with AccessDenied; a HEAD's has no body, and so no code.
     Denied,
     /// Anything else, in words.
     Other(String),
@@ -57,6 +57,17 @@ impl Answer {
             // A 403 with another code (clock, token) is no word of a policy.
             Err(error) if error.kind == Kind::Denied => Self::Denied,
             Err(error) => Self::Other(error.to_string()),
+        }
+    }
+
+    /// The same of a request whose refusal has a body: without S3's own code it may be a
+    /// proxy's, or one of an archived object.
+    fn with_code<T>(result: Result<T, AwsError>) -> Self {
+        match result {
+            Err(error) if error.code.as_deref() != Some("AccessDenied") => {
+                Self::Other(error.to_string())
+            }
+            result => Self::of(result),
         }
     }
 }
@@ -166,8 +177,10 @@ pub fn way(
             );
         }
         let own = caller.map(|caller| &caller.principal).filter(|own| own.session.is_some());
-        // With roles in a chain, the token is for the first one.
-        match (environment.get("AWS_ROLE_ARN"), own) {
+        // With roles in a chain, the token is for the first one. Beside a user's keys, the
+        // variable is of another step.
+        let role = environment.get("AWS_ROLE_ARN").filter(|_| own.is_some() || caller.is_none());
+        match (role, own) {
             (Some(role), _) => Ok(Way::WebIdentity { role: role.to_owned(), guessed: false }),
             (None, Some(own)) => {
                 Ok(Way::WebIdentity { role: own.arn.clone(), guessed: own.guessed })
@@ -208,30 +221,19 @@ pub async fn session(
     way: &Way,
     policy: &str,
     token: impl AsyncFnOnce() -> Result<String, String>,
-) -> Result<(Session, Vec<String>), String> {
-    let mut secrets = Vec::new();
+) -> Result<Session, String> {
     let result = match way {
         Way::Role(role) => aws.assume(role).await,
         Way::Federation => aws.federate(policy).await,
-        Way::WebIdentity { role, .. } => {
-            let token = token().await?;
-            secrets.push(token.clone());
-            aws.assume_with_token(role, &token, policy).await
-        }
+        Way::WebIdentity { role, .. } => aws.assume_with_token(role, &token().await?, policy).await,
     };
-    match result {
-        Ok(session) => {
-            secrets.extend(session.secrets.iter().cloned());
-            Ok((session, secrets))
-        }
-        Err(error) => Err(match way {
-            Way::WebIdentity { role, guessed: true } => format!(
-                "{role} could not be assumed again ({error}); the name was guessed from the session, which \
-                 has lost a role's path: set AWS_ROLE_ARN or `deploy-principals` to the role's full ARN"
-            ),
-            other => format!("the probe's session ({}) could not be made ({error})", other.name()),
-        }),
-    }
+    result.map_err(|error| match way {
+        Way::WebIdentity { role, guessed: true } => format!(
+            "{role} could not be assumed again ({error}); the name was guessed from the session, which has lost \
+             a role's path: set AWS_ROLE_ARN or `deploy-principals` to the role's full ARN"
+        ),
+        other => format!("the probe's session ({}) could not be made ({error})", other.name()),
+    })
 }
 
 /// Tries every state.
@@ -239,7 +241,7 @@ pub async fn observe(probe: &Bucket, states: &[(String, bool)]) -> Vec<Observati
     stream::iter(states.to_vec())
         .map(|(state, full_get)| async move {
             let (head, get) = tokio::join!(probe.head(&state), probe.try_get(&state));
-            let (probe_head, probe_get) = (Answer::of(head), Answer::of(get));
+            let (probe_head, probe_get) = (Answer::of(head), Answer::with_code(get));
             Observations { state, full_get, probe_head, probe_get }
         })
         .buffered(PARALLEL)
@@ -307,6 +309,14 @@ mod tests {
         assert_eq!(auto(None, &oidc, &session, false), role(cicd, true));
         assert_eq!(auto(None, &oidc, &told, false), role(pathed, false));
         assert_eq!(auto(None, &none, &user, true), Ok(Way::Federation));
+        // The role of the job's first step; a user's own keys are no session of it.
+        let first = "arn:aws:iam::333333333333:role/first";
+        let named = Environment::from([
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", "http://x"),
+            ("AWS_ROLE_ARN", first),
+        ]);
+        assert_eq!(auto(None, &named, &session, false), role(first, false));
+        assert_eq!(auto(None, &named, &user, true), Ok(Way::Federation));
         assert!(auto(None, &none, &session, false).unwrap_err().contains("id-token: write"));
         for named in [Probe::Role, Probe::Federation] {
             assert!(way(named, None, &oidc, Some(&session), false).is_err());

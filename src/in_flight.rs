@@ -1,21 +1,24 @@
 //! Other workflow runs that may be writing the states, or carry an old backend.tf. Pure.
 //!
-//! Every run that is active counts, older or newer, but for those that are known to stand
-//! at this same check: of these the earlier one goes first, so that two never wait for one
-//! another. That is sound because the later one cannot have passed the check already: the
-//! earlier one was active at its every look.
+//! Every run that is active counts, older or newer, but for those that are known to do
+//! nothing but stand at this same check: of these the one that began first goes first, so
+//! that two never wait for one another. That is sound because the later one cannot have
+//! passed the check already: it looked after it had begun, and so the earlier one had begun
+//! and was active at its every look. «Begun» is therefore the first job's start, not the
+//! time at which the run was asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::github::WorkflowRun;
+use crate::github::{ApiError, Job, WorkflowRun};
 use crate::names::{printable, some_of};
 
 /// Whose runs are looked for (input `in-flight`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InFlight {
-    /// The usual files as far as the repository has them, and this workflow. Not being able
-    /// to look is a warning.
+    /// The usual files as far as the repository has them, and this workflow. Not having the
+    /// right to look is a warning.
     Auto,
     /// These files. Not being able to look is an error.
     Files(Vec<String>),
@@ -35,8 +38,8 @@ pub struct Question<'a> {
     pub branch: &'a str,
     /// This run's id.
     pub own: u64,
-    /// When this run began, where that is known.
-    pub began: Option<&'a str>,
+    /// The name of this job's runner, by which it is found among the run's jobs.
+    pub runner: Option<&'a str>,
 }
 
 /// What was found.
@@ -44,9 +47,11 @@ pub struct Question<'a> {
 pub struct Found {
     /// Runs to be waited for.
     pub busy: Vec<WorkflowRun>,
-    /// Runs that have waited for an approval since before this one: they carry a backend.tf
-    /// of before, and waiting does not help.
+    /// Runs that have been held back (for an approval, or by a concurrency group) since before
+    /// this job: they carry a backend.tf of before, and waiting does not help.
     pub stale: Vec<WorkflowRun>,
+    /// Why a later look failed; then these are the runs of the last one that did not.
+    pub later: Option<Blind>,
 }
 
 impl Found {
@@ -56,35 +61,146 @@ impl Found {
     }
 }
 
+/// Why it cannot be said which runs are active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// What happened.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// The job has no right to look: looking again does not help, and `in-flight: auto` lets
+    /// it pass with a warning.
+    pub no_right: bool,
+    /// Seconds since 1970 before which GitHub answers no more requests.
+    pub until: Option<u64>,
+}
+
+impl Blind {
+    /// Without a right to look.
+    pub fn no_right(why: impl Into<String>, remedy: &'static str) -> Self {
+        Self { why: why.into(), remedy, no_right: true, until: None }
+    }
+
+    /// For a reason that may pass, or be mended.
+    pub fn failed(why: impl Into<String>, remedy: &'static str) -> Self {
+        Self { why: why.into(), remedy, no_right: false, until: None }
+    }
+}
+
+impl From<ApiError> for Blind {
+    fn from(error: ApiError) -> Self {
+        let why = error.to_string();
+        match error {
+            ApiError::Forbidden(_) | ApiError::NotFound(_) => Self::no_right(
+                why,
+                "Give the job `permissions: actions: read`, or set `in-flight: none` where nothing else \
+                 writes these states",
+            ),
+            ApiError::RateLimited(until) => Self {
+                until,
+                ..Self::failed(
+                    why,
+                    "Run again after that, or let this step wait with `in-flight-timeout` (seconds)",
+                )
+            },
+            ApiError::Unavailable(_) | ApiError::Other(_) => Self::failed(
+                why,
+                "Run again when GitHub answers, or let this step wait with `in-flight-timeout` (seconds); \
+                 `in-flight: none` does without, where nothing else writes these states",
+            ),
+        }
+    }
+}
+
+/// A look at a repository: its active runs, and the jobs of those that [`to_examine`] names,
+/// as far as they could be had.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// All active runs, this one included.
+    pub runs: Vec<WorkflowRun>,
+    /// By the run's id.
+    pub jobs: BTreeMap<u64, Vec<Job>>,
+}
+
 /// The runs that concern the question.
-pub fn concerned<'r>(question: &Question<'_>, runs: &'r [WorkflowRun]) -> Vec<&'r WorkflowRun> {
+fn concerned<'r>(question: &Question<'_>, runs: &'r [WorkflowRun]) -> Vec<&'r WorkflowRun> {
     runs.iter()
         .filter(|run| run.id != question.own && question.files.contains(&run.workflow))
         .filter(|run| question.branch == "*" || run.branch == question.branch)
         .collect()
 }
 
-/// Who is in the way. `at_this_check` are runs that are known to stand at this check, too.
-pub fn judge(
-    question: &Question<'_>,
-    runs: &[WorkflowRun],
-    at_this_check: &BTreeSet<u64>,
-) -> Found {
+/// The runs whose jobs have to be known for a judgement: none, where nobody is active.
+pub fn to_examine(question: &Question<'_>, runs: &[WorkflowRun]) -> Vec<u64> {
+    let examined = ["in_progress", "waiting", "pending"];
+    let others: Vec<u64> = concerned(question, runs)
+        .iter()
+        .filter(|run| examined.contains(&run.status.as_str()))
+        .map(|run| run.id)
+        .collect();
+    if others.is_empty() { others } else { [vec![question.own], others].concat() }
+}
+
+/// Who is in the way. What is not known is taken for the worse.
+pub fn judge(question: &Question<'_>, look: &Look) -> Found {
+    let own_jobs = look.jobs.get(&question.own);
+    let own_job = own_jobs.and_then(|jobs| {
+        let ours = |job: &&Job| job.step.is_some() && Some(job.runner.as_str()) == question.runner;
+        jobs.iter().find(ours)
+    });
+    let own_run = look.runs.iter().find(|run| run.id == question.own);
+    let own_began = own_run.and_then(|run| began(run, own_jobs?));
     let mut found = Found::default();
-    for run in concerned(question, runs) {
-        let before = question
-            .began
-            .is_none_or(|began| (run.started_at.as_str(), run.id) < (began, question.own));
-        if run.status == "waiting" {
-            // A later one has built its backend.tf from the variable of today.
-            if before {
-                found.stale.push(run.clone());
+    for run in concerned(question, &look.runs) {
+        let jobs = look.jobs.get(&run.id);
+        // One that was made later has built its backend.tf from the variable of today.
+        let before = own_job.is_none_or(|own| run.started_at <= own.started_at);
+        let under_way = jobs.is_none_or(|jobs| jobs.iter().any(|job| job.status == "in_progress"));
+        match run.status.as_str() {
+            "waiting" if before => found.stale.push(run.clone()),
+            "waiting" if !under_way => {}
+            // Held back before its first job, it has nothing of before.
+            "pending" if jobs.is_some_and(|jobs| !jobs.iter().any(Job::has_begun)) => {}
+            "pending" if !under_way && before => found.stale.push(run.clone()),
+            "pending" if !under_way => {}
+            _ => {
+                let step = own_job.and_then(|job| job.step.as_deref());
+                let at_this_check = step.zip(jobs).is_some_and(|(step, jobs)| only_at(step, jobs));
+                let theirs = jobs.and_then(|jobs| began(run, jobs));
+                let later = theirs
+                    .zip(own_began)
+                    .is_some_and(|(theirs, ours)| (theirs, run.id) > (ours, question.own));
+                if !(at_this_check && later) {
+                    found.busy.push(run.clone());
+                }
             }
-        } else if before || !at_this_check.contains(&run.id) {
-            found.busy.push(run.clone());
         }
     }
     found
+}
+
+/// When a run began in truth: the start of its attempt's first job that had a runner. It does
+/// not change any more once there is one, so that two runs see the same.
+fn began<'a>(run: &'a WorkflowRun, jobs: &'a [Job]) -> Option<&'a str> {
+    // A re-run of failed jobs lists those of before as well.
+    let of_attempt = |job: &&Job| job.has_begun() && job.started_at >= run.started_at;
+    jobs.iter().filter(of_attempt).map(|job| job.started_at.as_str()).min()
+}
+
+/// All that a run is doing is this step.
+fn only_at(step: &str, jobs: &[Job]) -> bool {
+    let mut open = jobs.iter().filter(|job| job.status != "completed").peekable();
+    open.peek().is_some()
+        && open.all(|job| job.status == "in_progress" && job.step.as_deref() == Some(step))
+}
+
+/// How long to pause between two looks, having waited this long already. A look takes about ten
+/// requests, and a job's token has 1,000 an hour for the whole repository (docs.github.com,
+/// «Rate limits for the REST API»).
+pub fn pause(waited: Duration, patience: Duration) -> Duration {
+    let (least, most) = (Duration::from_secs(15), Duration::from_secs(120));
+    // A short patience wants a few looks all the same.
+    (waited / 5).clamp(least, most).min((patience / 20).max(Duration::from_secs(1)))
 }
 
 fn list(runs: &[WorkflowRun]) -> String {
@@ -97,102 +213,53 @@ fn list(runs: &[WorkflowRun]) -> String {
 
 /// The check and, where a write is to follow, the refusal.
 pub fn report(
-    found: &Result<Found, String>,
+    found: &Result<Found, Blind>,
     strict: bool,
     writes: bool,
 ) -> (Check, Option<Failure>) {
-    let id = CheckId::NoRunInFlight;
-    let (check, failure) = match found {
-        Ok(found) if !found.stale.is_empty() => {
-            let evidence = format!(
-                "waiting for an approval since before this run, with a backend.tf of before: {}",
-                list(&found.stale)
-            );
-            let remedy = "Reject it, or cancel it and run it again after this one: if it is approved, its \
-                          Terraform writes the state back as it was";
-            let failure = Failure::new(FailureReason::RunInFlight, evidence.clone(), remedy);
-            (Check::new(id, Status::Fail, evidence).remedy(remedy), Some(failure))
+    let refusal = |evidence: &str, remedy: &str| {
+        Some(Failure::new(FailureReason::RunInFlight, evidence, remedy))
+    };
+    let (status, evidence, remedy, failure) = match found {
+        Ok(found) if found.is_clear() => {
+            let evidence = "no other run of these workflows is active".to_owned();
+            return (Check::new(CheckId::NoRunInFlight, Status::Pass, evidence), None);
         }
-        Ok(found) if !found.busy.is_empty() => {
-            let evidence = format!("queued or running: {}", list(&found.busy));
-            let remedy =
-                "Wait until it has ended, or let this step wait with `in-flight-timeout` (seconds)";
-            let failure = Failure::new(FailureReason::RunInFlight, evidence.clone(), remedy);
-            (Check::new(id, Status::Fail, evidence).remedy(remedy), Some(failure))
+        Ok(found) => {
+            let (mut evidence, remedy) = if found.stale.is_empty() {
+                (
+                    format!("queued or running: {}", list(&found.busy)),
+                    "Wait until it has ended, or let this step wait with `in-flight-timeout` (seconds)",
+                )
+            } else {
+                (
+                    format!(
+                        "held back, for an approval or by a concurrency group, since before this job, with a \
+                         backend.tf of before: {}",
+                        list(&found.stale)
+                    ),
+                    "Reject it, or cancel it and run it again after this one: if it goes on, its Terraform \
+                     writes the state back as it was",
+                )
+            };
+            if let Some(blind) = &found.later {
+                evidence.push_str(&format!("; the last look failed ({})", blind.why));
+            }
+            let failure = refusal(&evidence, remedy);
+            (Status::Fail, evidence, remedy, failure)
         }
-        Ok(_) => (Check::new(id, Status::Pass, "no other run of these workflows is active"), None),
-        Err(why) => {
-            let evidence = format!("unknown ({why})");
-            let remedy = "Give the job `permissions: actions: read`, or set `in-flight: none` where nothing \
-                          else writes these states";
+        Err(blind) => {
+            let evidence = format!("unknown ({})", blind.why);
             let failure =
-                strict.then(|| Failure::new(FailureReason::RunInFlight, evidence.clone(), remedy));
-            (Check::new(id, Status::Unknown, evidence).remedy(remedy), failure)
+                (strict || !blind.no_right).then(|| refusal(&evidence, blind.remedy)).flatten();
+            (Status::Unknown, evidence, blind.remedy, failure)
         }
     };
     // A run that only looks says what it sees.
-    match check.status {
-        Status::Fail if !writes => (Check { status: Status::Warn, ..check }, None),
-        _ => (check, failure.filter(|_| writes)),
-    }
+    let status = if status == Status::Fail && !writes { Status::Warn } else { status };
+    let check = Check::new(CheckId::NoRunInFlight, status, evidence).remedy(remedy);
+    (check, failure.filter(|_| writes))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn run(id: u64, status: &str, started_at: &str) -> WorkflowRun {
-        WorkflowRun {
-            id,
-            workflow: "infra.yml".into(),
-            status: status.into(),
-            branch: "main".into(),
-            started_at: started_at.into(),
-            url: format!("https://github.com/o/r/actions/runs/{id}"),
-        }
-    }
-
-    fn question(own: u64, began: &str) -> Question<'_> {
-        let files = ["infra.yml".to_owned()].into();
-        Question { files, branch: "*", own, began: Some(began) }
-    }
-
-    #[test]
-    fn who_counts() {
-        let at = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
-        let judged = |runs: &[WorkflowRun], here: &[u64]| {
-            let found = judge(&question(5, "t5"), runs, &at(here));
-            let ids = |runs: &[WorkflowRun]| runs.iter().map(|run| run.id).collect::<Vec<_>>();
-            (ids(&found.busy), ids(&found.stale))
-        };
-        // Itself does not, everyone else does, older or newer.
-        let all =
-            [run(5, "in_progress", "t5"), run(4, "queued", "t4"), run(6, "in_progress", "t6")];
-        assert_eq!(judged(&all, &[]), (vec![4, 6], vec![]));
-        // At this same check, the earlier goes first.
-        assert_eq!(judged(&all, &[4, 6]), (vec![4], vec![]));
-        // An approval: only one that has waited since before is a hindrance.
-        let waiting = [run(4, "waiting", "t4"), run(6, "waiting", "t6")];
-        assert_eq!(judged(&waiting, &[]), (vec![], vec![4]));
-        // Not knowing when this run began, all are from before.
-        let unknown = Question { began: None, ..question(5, "") };
-        assert_eq!(judge(&unknown, &waiting, &at(&[])).stale.len(), 2);
-        let other = Question { branch: "release", ..question(5, "t5") };
-        assert!(judge(&other, &all, &at(&[])).is_clear());
-    }
-
-    proptest! {
-        /// However they start: of two that see one another at the check, exactly one waits.
-        #[test]
-        fn two_at_the_check_never_wait_for_one_another(a in 0_u64..50, b in 0_u64..50, s in 0..3, t in 0..3) {
-            prop_assume!(a != b);
-            let (s, t) = (format!("t{s}"), format!("t{t}"));
-            let runs = [run(a, "in_progress", &s), run(b, "in_progress", &t)];
-            let here = [a, b].into();
-            let waits = |own, began: &str| !judge(&question(own, began), &runs, &here).is_clear();
-            prop_assert!(waits(a, &s) != waits(b, &t));
-        }
-    }
-}
+mod tests;

@@ -27,6 +27,8 @@ pub enum Topology {
     Roles,
     /// An IAM user in the state account itself.
     SameAccount,
+    /// A role's session in the state account itself.
+    SameAccountRole,
 }
 
 /// The preset. Principals: `deploy`, `admin` and the role `key-admin` (state account), `reader`
@@ -40,14 +42,16 @@ pub fn cabal(topology: Topology) -> World {
         session_arn: None,
         account: account.to_owned(),
     };
+    let role = |account: &str| Identity {
+        arn: format!("arn:aws:iam::{account}:role/cicd"),
+        session_arn: Some(format!("arn:aws:sts::{account}:assumed-role/cicd/lab")),
+        account: account.to_owned(),
+    };
     let deploy = match topology {
         Topology::Users => user(DEPLOY_ACCOUNT, "terraform"),
         Topology::SameAccount => user(STATE_ACCOUNT, "terraform"),
-        Topology::Roles => Identity {
-            arn: format!("arn:aws:iam::{DEPLOY_ACCOUNT}:role/cicd"),
-            session_arn: Some(format!("arn:aws:sts::{DEPLOY_ACCOUNT}:assumed-role/cicd/lab")),
-            account: DEPLOY_ACCOUNT.to_owned(),
-        },
+        Topology::Roles => role(DEPLOY_ACCOUNT),
+        Topology::SameAccountRole => role(STATE_ACCOUNT),
     };
     let reader = user(DEPLOY_ACCOUNT, "reader");
     let no_key_policy = user(DEPLOY_ACCOUNT, "no-key-policy");
@@ -72,7 +76,7 @@ pub fn cabal(topology: Topology) -> World {
                 "s3:PutObjectTagging"
             ]),
         ),
-        Topology::Users | Topology::SameAccount => {
+        Topology::Users | Topology::SameAccount | Topology::SameAccountRole => {
             (json!(keys), json!(["s3:GetObject", "s3:PutObject", "s3:PutObjectAcl"]))
         }
     };
@@ -108,7 +112,7 @@ pub fn cabal(topology: Topology) -> World {
         Topology::Roles => vec![s3(), all_kms()],
         Topology::Users => vec![s3(), part_2(), federation()],
         // In the key's account the key policy's own statement is enough.
-        Topology::SameAccount => vec![
+        Topology::SameAccount | Topology::SameAccountRole => vec![
             allow(
                 json!("s3:*"),
                 json!([
@@ -119,8 +123,8 @@ pub fn cabal(topology: Topology) -> World {
             federation(),
         ],
     };
-    if topology == Topology::Roles {
-        world.add_role(&deploy.arn, github_trust(DEPLOY_ACCOUNT), own.clone());
+    if deploy.session_arn.is_some() {
+        world.add_role(&deploy.arn, github_trust(&deploy.account), own.clone());
     }
     world.add_principal("deploy", deploy, own);
     world.add_principal("reader", reader, vec![s3()]);

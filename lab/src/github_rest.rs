@@ -53,8 +53,22 @@ pub struct WorkflowRun {
     pub branch: String,
     /// RFC 3339.
     pub created_at: String,
-    /// The runner of its job, and the name of the step that is being run there.
-    pub step: Option<(String, String)>,
+    /// Its jobs, as far as they exist yet.
+    pub jobs: Vec<WorkflowJob>,
+}
+
+/// A job of a run.
+#[derive(Debug, Clone)]
+pub struct WorkflowJob {
+    /// `queued`, `in_progress`, `waiting`, `pending`, `completed`, or `skipped` (which GitHub
+    /// shows as completed).
+    pub status: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Its runner.
+    pub runner: String,
+    /// The name of the step that is under way.
+    pub step: Option<String>,
 }
 
 impl Default for GitHub {
@@ -231,11 +245,18 @@ impl GitHub {
             ["runs", id, "jobs"] => {
                 let run = self.runs.iter().find(|run| Some(run.id) == id.parse().ok());
                 let Some(run) = run else { return refuse(404, "Not Found") };
-                let jobs = run.step.iter().map(|(runner, step)| {
-                    json!({ "id": run.id, "status": "in_progress", "runner_name": runner, "steps": [
-                        { "name": "Set up job", "status": "completed", "number": 1 },
-                        { "name": step, "status": "in_progress", "number": 2 },
-                    ] })
+                let jobs = run.jobs.iter().zip(1..).map(|(job, number)| {
+                    let skipped = job.status == "skipped";
+                    let over = skipped || job.status == "completed";
+                    let mut steps =
+                        vec![json!({ "name": "Set up job", "status": "completed", "number": 1 })];
+                    steps.extend(job.step.as_ref().map(
+                        |step| json!({ "name": step, "status": "in_progress", "number": 2 }),
+                    ));
+                    json!({ "id": 1000 * run.id + number, "run_id": run.id, "steps": steps,
+                            "status": if over { "completed" } else { &job.status },
+                            "conclusion": over.then_some(if skipped { "skipped" } else { "success" }),
+                            "started_at": job.started_at, "runner_name": job.runner })
                 });
                 page(jobs.collect(), "jobs")
             }

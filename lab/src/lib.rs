@@ -49,7 +49,7 @@ pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };
 pub use faults::{Effect, Freeze, Matcher, Moment};
-pub use github_rest::{GitHub, WorkflowRun};
+pub use github_rest::{GitHub, WorkflowJob, WorkflowRun};
 pub use kms_keys::Grant;
 pub use log::{LogEntry, sequential_round_trips};
 pub use roles::Role;

@@ -19,6 +19,7 @@ async fn main() -> Result<()> {
             ("--topology", Some("users")) => topology = Topology::Users,
             ("--topology", Some("roles")) => topology = Topology::Roles,
             ("--topology", Some("same-account")) => topology = Topology::SameAccount,
+            ("--topology", Some("same-account-role")) => topology = Topology::SameAccountRole,
             _ => bail!(USAGE),
         }
     }

@@ -32,7 +32,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
 pub use bucket_settings::{Replication, Settings};
-pub use error::{AwsError, Kind};
+pub use error::{AwsError, Kind, classify};
 pub use key_admin::{Grant, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{

@@ -3,8 +3,10 @@
 //! Answers are read as JSON values, field by field: GitHub Enterprise Server of any age
 //! answers with more or fewer fields than a client's models know.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use octocrab::Octocrab;
 use octocrab::service::middleware::retry::RetryConfig;
 use serde_json::Value;
@@ -14,14 +16,14 @@ use crate::names::printable;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Further attempts of a request that only reads.
-const RETRIES: usize = 3;
+/// Pauses between the attempts of a request that only reads.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// A client for the workflow's repository.
 #[derive(Debug, Clone)]
 pub struct Api {
-    reads: Octocrab,
-    writes: Octocrab,
+    client: Octocrab,
     /// `/repos/OWNER/NAME`
     repository: String,
 }
@@ -35,6 +37,8 @@ pub enum ApiError {
     NotFound(String),
     /// Too many requests; seconds since the epoch at which there may be more.
     RateLimited(Option<u64>),
+    /// A server's error, no answer, or half of one: it may be there again soon.
+    Unavailable(String),
     /// Anything else.
     Other(String),
 }
@@ -42,9 +46,18 @@ pub enum ApiError {
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Forbidden(why) | Self::NotFound(why) | Self::Other(why) => f.write_str(why),
+            Self::Forbidden(why)
+            | Self::NotFound(why)
+            | Self::Unavailable(why)
+            | Self::Other(why) => f.write_str(why),
             Self::RateLimited(Some(until)) => {
-                write!(f, "GitHub's rate limit is used up until {until} (seconds since 1970)")
+                let until = i64::try_from(*until).map(DateTime::from_secs).ok();
+                let until = until.and_then(|until| until.fmt(Format::DateTime).ok());
+                write!(
+                    f,
+                    "GitHub's rate limit is used up until {}",
+                    until.as_deref().unwrap_or("an unknown time")
+                )
             }
             Self::RateLimited(None) => f.write_str("GitHub's rate limit is used up"),
         }
@@ -64,41 +77,46 @@ impl Api {
             .filter(|name| is_repository(name))
             .ok_or("GITHUB_REPOSITORY names no repository")?;
         let base = environment.get("GITHUB_API_URL").unwrap_or("https://api.github.com");
-        let client = |retry| {
-            Octocrab::builder()
-                .base_uri(base.trim_end_matches('/'))
-                .map_err(|_| "GITHUB_API_URL is no address".to_owned())?
-                .personal_token(token.reveal().to_owned())
-                .set_connect_timeout(Some(CONNECT_TIMEOUT))
-                .set_read_timeout(Some(READ_TIMEOUT))
-                .add_retry_config(retry)
-                .build()
-                .map_err(|_| "no client could be made".to_owned())
-        };
-        Ok(Self {
-            reads: client(RetryConfig::Simple(RETRIES))?,
-            // An answer that is lost does not say that nothing was written.
-            writes: client(RetryConfig::None)?,
-            repository: format!("/repos/{repository}"),
-        })
+        // Retries are made below: the client's own follow at once, and on writes, too.
+        let client = Octocrab::builder()
+            .base_uri(base.trim_end_matches('/'))
+            .map_err(|_| "GITHUB_API_URL is no address".to_owned())?
+            .personal_token(token.reveal().to_owned())
+            .set_connect_timeout(Some(CONNECT_TIMEOUT))
+            .set_read_timeout(Some(READ_TIMEOUT))
+            .add_retry_config(RetryConfig::None)
+            .build()
+            .map_err(|_| "no client could be made".to_owned())?;
+        Ok(Self { client, repository: format!("/repos/{repository}") })
     }
 
-    /// GET of a path below the repository.
+    /// GET of a path below the repository; where GitHub is unavailable, again after a pause.
     ///
     /// # Errors
     /// As classified.
     pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
-        self.reads.get(route, None::<&()>).await.map_err(|error| classify(&error))
+        let ask = async || {
+            let answer = self.client.get(route.as_str(), None::<&()>).await;
+            answer.map_err(|error| classify(&error))
+        };
+        for pause in PAUSES {
+            match ask().await {
+                Err(ApiError::Unavailable(_)) => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+        }
+        ask().await
     }
 
-    /// POST to a path below the repository.
+    /// POST to a path below the repository. It is not tried again: an answer that is lost does
+    /// not say that nothing was written.
     ///
     /// # Errors
     /// As classified.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
-        self.writes.post(route, Some(body)).await.map_err(|error| classify(&error))
+        self.client.post(route, Some(body)).await.map_err(|error| classify(&error))
     }
 
     /// PATCH of a path below the repository.
@@ -108,10 +126,10 @@ impl Api {
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
         let send = async {
-            let answer = self.writes._patch(route, Some(body)).await?;
+            let answer = self.client._patch(route, Some(body)).await?;
             // Some answer 204, with no body.
             let answer = octocrab::map_github_error(answer).await?;
-            self.writes.body_to_string(answer).await
+            self.client.body_to_string(answer).await
         };
         let text = send.await.map_err(|error| classify(&error))?;
         Ok(serde_json::from_str(&text).unwrap_or_default())
@@ -128,27 +146,43 @@ fn is_repository(name: &str) -> bool {
 }
 
 /// GitHub answers 403 for a missing permission and for a used-up rate limit; the headers
-/// tell (docs.github.com, «Rate limits for the REST API»).
+/// tell, and for a secondary limit at times the message alone (docs.github.com, «Rate limits
+/// for the REST API»).
 fn classify(error: &octocrab::Error) -> ApiError {
     let octocrab::Error::GitHub { source, .. } = error else {
         // The client's own errors could quote a header.
-        return ApiError::Other("GitHub gave no usable answer".to_owned());
+        return ApiError::Unavailable("GitHub gave no usable answer".to_owned());
     };
-    let status = source.status_code.as_u16();
     let header = |name: &str| {
         let value = source.headers.as_ref()?.get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
+    meaning(source.status_code.as_u16(), &source.message, SystemTime::now(), header)
+}
+
+/// What an error's status, message and headers mean.
+pub fn meaning(
+    status: u16,
+    message: &str,
+    now: SystemTime,
+    header: impl Fn(&str) -> Option<String>,
+) -> ApiError {
+    let number = |name| header(name).and_then(|text| text.trim().parse::<u64>().ok());
+    let used_up = number("x-ratelimit-remaining") == Some(0);
     let limited = header("retry-after").is_some()
-        || header("x-ratelimit-remaining").as_deref() == Some("0")
-        || status == 429;
-    let why = format!("{status}: {}", printable(&source.message));
+        || used_up
+        || message.to_ascii_lowercase().contains("rate limit");
+    let why = format!("{status}: {}", printable(message));
     match status {
-        403 | 429 if limited => {
-            ApiError::RateLimited(header("x-ratelimit-reset").and_then(|text| text.parse().ok()))
+        403 | 429 if limited || status == 429 => {
+            let since_1970 = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let after = number("retry-after").and_then(|wait| since_1970.checked_add(wait));
+            let reset = number("x-ratelimit-reset").filter(|_| used_up);
+            ApiError::RateLimited(after.or(reset))
         }
         401 | 403 => ApiError::Forbidden(why),
         404 => ApiError::NotFound(why),
+        500.. => ApiError::Unavailable(why),
         _ => ApiError::Other(why),
     }
 }
@@ -169,5 +203,32 @@ mod tests {
     fn without_a_token_there_is_no_client() {
         let environment = Environment::from([("GITHUB_REPOSITORY", "a/b")]);
         assert!(Api::of(&environment, None).unwrap_err().contains("github-token"));
+    }
+
+    #[test]
+    fn a_used_up_limit_is_told_from_a_missing_permission() {
+        let of = |status, message: &str, headers: &[(&str, &str)]| {
+            let now = UNIX_EPOCH + Duration::from_secs(1000);
+            meaning(status, message, now, |name| {
+                let found = headers.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let reset = ("x-ratelimit-reset", "5000");
+        let used_up = ("x-ratelimit-remaining", "0");
+        let left = ("x-ratelimit-remaining", "17");
+        assert_eq!(of(403, "m", &[used_up, reset]), ApiError::RateLimited(Some(5000)));
+        assert_eq!(of(429, "m", &[("retry-after", "60")]), ApiError::RateLimited(Some(1060)));
+        assert_eq!(of(429, "m", &[]), ApiError::RateLimited(None));
+        // A secondary limit: there are requests left, and the message alone says it.
+        let secondary = "You have exceeded a secondary rate limit.";
+        assert_eq!(of(403, secondary, &[left, reset]), ApiError::RateLimited(None));
+        let integration = "Resource not accessible by integration";
+        assert!(matches!(of(403, integration, &[left, reset]), ApiError::Forbidden(_)));
+        assert!(matches!(of(404, "m", &[]), ApiError::NotFound(_)));
+        assert!(matches!(of(502, "m", &[]), ApiError::Unavailable(_)));
+        assert!(matches!(of(422, "rate limit", &[]), ApiError::Other(_)));
+        let until = ApiError::RateLimited(Some(5000)).to_string();
+        assert!(until.ends_with("until 1970-01-01T01:23:20Z"), "{until}");
     }
 }

@@ -8,9 +8,9 @@ mod oidc;
 mod outputs;
 mod runs;
 
-pub use api::{Api, ApiError};
+pub use api::{Api, ApiError, meaning};
 pub use check_run::{CheckRun, run_url};
 pub use log::{Annotation, Log};
 pub use oidc::oidc_token;
 pub use outputs::{append_summary, write_outputs};
-pub use runs::{WorkflowRun, file_name};
+pub use runs::{Job, WorkflowRun, entries, file_name, understood};

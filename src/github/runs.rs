@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::api::{Api, ApiError};
 
-/// The states of a run in which it has begun or is about to. `pending` is not one: a
-/// concurrency group holds such a run back before its first job, and perhaps for ours.
-const ACTIVE: [&str; 4] = ["queued", "in_progress", "requested", "waiting"];
+/// The states of a run that is not over.
+const ACTIVE: [&str; 5] = ["queued", "in_progress", "requested", "waiting", "pending"];
 
 /// Entries on a page, the most that GitHub gives.
 const PAGE: usize = 100;
@@ -22,7 +21,8 @@ pub struct WorkflowRun {
     pub id: u64,
     /// The workflow's file name.
     pub workflow: String,
-    /// `queued`, `in_progress`, `requested`, `waiting` (for an approval).
+    /// `queued`, `in_progress`, `requested`, `waiting` (for an approval), `pending` (a
+    /// concurrency group holds the run, or one of its jobs, back).
     pub status: String,
     /// The branch that it is on.
     pub branch: String,
@@ -33,7 +33,8 @@ pub struct WorkflowRun {
 }
 
 impl WorkflowRun {
-    fn of(value: &Value) -> Option<Self> {
+    /// As GitHub's answer has it; `None`: it is not understood.
+    pub fn of(value: &Value) -> Option<Self> {
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let started = value["run_started_at"].as_str().or(value["created_at"].as_str())?;
         Some(Self {
@@ -44,6 +45,42 @@ impl WorkflowRun {
             started_at: started.to_owned(),
             url: text("html_url"),
         })
+    }
+}
+
+/// A job of a run's latest attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Job {
+    /// `queued`, `in_progress`, `completed`, `waiting`, `pending`.
+    pub status: String,
+    /// It was left out: it has never begun.
+    pub skipped: bool,
+    /// When it began, where it has: as a run's.
+    pub started_at: String,
+    /// The name of its runner.
+    pub runner: String,
+    /// The name of the step that is under way.
+    pub step: Option<String>,
+}
+
+impl Job {
+    /// As GitHub's answer has it.
+    pub fn of(value: &Value) -> Self {
+        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let steps = value["steps"].as_array();
+        let under_way = steps.into_iter().flatten().find(|step| step["status"] == "in_progress");
+        Self {
+            status: text(value, "status"),
+            skipped: value["conclusion"] == "skipped",
+            started_at: text(value, "started_at"),
+            runner: text(value, "runner_name"),
+            step: under_way.map(|step| text(step, "name")),
+        }
+    }
+
+    /// It has had a runner.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.status.as_str(), "in_progress" | "completed") && !self.skipped
     }
 }
 
@@ -60,16 +97,24 @@ impl Api {
     /// As classified; an answer that is not understood is an error, too.
     pub async fn active_runs(&self) -> Result<Vec<WorkflowRun>, ApiError> {
         // One that changes its state while it is asked for would show in no list, were all asked
-        // at once. So they are asked in the order in which runs go through the states; `waiting`
-        // again at last, since a later job of a run may wait for an approval, too. The latest of
-        // all catch the young ones, which change fastest.
-        let (mut runs, requested, latest) =
-            tokio::try_join!(self.runs("waiting"), self.runs("requested"), self.latest())?;
+        // at once. So they are asked in the order in which runs go through the states; those that
+        // hold a run back again at last, since they may hold back its later jobs, too. The latest
+        // of all catch the young ones, which change fastest.
+        let (mut runs, pending, requested, latest) = tokio::try_join!(
+            self.runs("waiting"),
+            self.runs("pending"),
+            self.runs("requested"),
+            self.latest()
+        )?;
+        runs.extend(pending);
         runs.extend(requested);
         runs.extend(latest.into_iter().filter(|run| ACTIVE.contains(&run.status.as_str())));
-        for status in ["queued", "in_progress", "waiting"] {
+        for status in ["queued", "in_progress"] {
             runs.extend(self.runs(status).await?);
         }
+        let (waiting, pending) = tokio::try_join!(self.runs("waiting"), self.runs("pending"))?;
+        runs.extend(waiting);
+        runs.extend(pending);
         // Of one that was seen twice, the later look counts.
         runs.reverse();
         runs.sort_by_key(|run| run.id);
@@ -87,16 +132,6 @@ impl Api {
         understood(&self.page("actions/runs?", "workflow_runs", 1).await?)
     }
 
-    /// One run.
-    ///
-    /// # Errors
-    /// As classified.
-    pub async fn run(&self, id: u64) -> Result<WorkflowRun, ApiError> {
-        let value = self.get(&format!("actions/runs/{id}")).await?;
-        WorkflowRun::of(&value)
-            .ok_or_else(|| ApiError::Other("GitHub's answer on this run is not understood".into()))
-    }
-
     /// The file names of the repository's workflows.
     ///
     /// # Errors
@@ -107,19 +142,13 @@ impl Api {
         Ok(paths.map(|path| file_name(path).to_owned()).collect())
     }
 
-    /// The steps that are under way in a run: the runner's name and the step's.
+    /// The jobs of a run's latest attempt, as far as they exist yet.
     ///
     /// # Errors
     /// As classified.
-    pub async fn steps_under_way(&self, run: u64) -> Result<Vec<(String, String)>, ApiError> {
+    pub async fn jobs(&self, run: u64) -> Result<Vec<Job>, ApiError> {
         let jobs = self.pages(&format!("actions/runs/{run}/jobs?filter=latest"), "jobs").await?;
-        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let steps = |job: &Value| -> Vec<(String, String)> {
-            let steps = job["steps"].as_array().into_iter().flatten();
-            let under_way = steps.filter(|step| step["status"] == "in_progress");
-            under_way.map(|step| (text(job, "runner_name"), text(step, "name"))).collect()
-        };
-        Ok(jobs.iter().flat_map(steps).collect())
+        Ok(jobs.iter().map(Job::of).collect())
     }
 
     async fn pages(&self, path: &str, name: &str) -> Result<Vec<Value>, ApiError> {
@@ -137,15 +166,27 @@ impl Api {
     }
 
     async fn page(&self, path: &str, name: &str, page: usize) -> Result<Vec<Value>, ApiError> {
-        let mut answer = self.get(&format!("{path}&per_page={PAGE}&page={page}")).await?;
-        match answer[name].take() {
-            Value::Array(values) => Ok(values),
-            _ => Err(ApiError::Other(format!("GitHub's answer has no list of {name}"))),
-        }
+        let answer = self.get(&format!("{path}&per_page={PAGE}&page={page}")).await?;
+        entries(answer, name)
     }
 }
 
-fn understood(values: &[Value]) -> Result<Vec<WorkflowRun>, ApiError> {
+/// The entries of a list in an answer of GitHub's.
+///
+/// # Errors
+/// There is no such list: the answer is no object, or another one.
+pub fn entries(mut answer: Value, name: &str) -> Result<Vec<Value>, ApiError> {
+    match answer.get_mut(name).map(Value::take) {
+        Some(Value::Array(values)) => Ok(values),
+        _ => Err(ApiError::Other(format!("GitHub's answer has no list of {name}"))),
+    }
+}
+
+/// The runs of such a list.
+///
+/// # Errors
+/// One is not understood: it would be passed over in silence.
+pub fn understood(values: &[Value]) -> Result<Vec<WorkflowRun>, ApiError> {
     let unclear = || ApiError::Other("GitHub's list of runs is not understood".to_owned());
     values.iter().map(|value| WorkflowRun::of(value).ok_or_else(unclear)).collect()
 }
@@ -169,5 +210,16 @@ mod tests {
         assert_eq!(WorkflowRun::of(&json!({ "created_at": "x" })), None);
         let run = WorkflowRun::of(&json!({ "id": 1, "created_at": "x", "path": null })).unwrap();
         assert_eq!((run.started_at.as_str(), run.workflow.as_str()), ("x", ""));
+    }
+
+    #[test]
+    fn a_job_that_was_left_out_has_not_begun() {
+        let job = |value| Job::of(&value).has_begun();
+        assert!(job(json!({ "status": "completed", "conclusion": "success" })));
+        assert!(job(json!({ "status": "in_progress" })));
+        assert!(!job(json!({ "status": "completed", "conclusion": "skipped" })));
+        assert!(!job(json!({ "status": "pending", "started_at": "2026-01-01T00:00:00Z" })));
+        let steps = json!([{ "name": "a", "status": "completed" }, { "name": "b", "status": "in_progress" }]);
+        assert_eq!(Job::of(&json!({ "steps": steps })).step.as_deref(), Some("b"));
     }
 }

@@ -233,18 +233,32 @@ impl Resolver<'_> {
         let lock = self.choice("lock", raw.lock, Lock::None);
         let lock_timeout = self.seconds("lock-timeout", raw.lock_timeout, 60);
         let probe = self.choice("probe", raw.probe, Probe::Auto);
-        let probe_role = self.arns("probe-role-arn", raw.probe_role_arn).pop();
-        if probe == Probe::Role && probe_role.is_none() {
-            self.problem("probe-role-arn", "is required with `probe: role`");
+        let mut probe_roles = self.arns("probe-role-arn", raw.probe_role_arn);
+        match (probe, probe_roles.len()) {
+            (Probe::Role, 0) => self.problem("probe-role-arn", "is required with `probe: role`"),
+            (_, 2..) => self.problem("probe-role-arn", "takes one ARN"),
+            // It would be left out in silence. `off` only switches it off.
+            (Probe::WebIdentity | Probe::Federation, 1) => {
+                self.problem("probe-role-arn", "goes with `probe: auto` and `probe: role` only");
+            }
+            _ => {}
         }
+        let probe_role = probe_roles.pop();
         let in_flight = self.in_flight(raw.in_flight);
         let in_flight_branch = raw.in_flight_branch.filter(|branch| {
-            let wrong = branch.chars().any(|c| c.is_control() || c.is_whitespace());
-            self.check("in-flight-branch", branch, wrong, "must be the name of a branch, or `*`")
+            // GitHub's runs name the branch alone; `refs/heads/main` would match nobody.
+            let odd = |c: char| c.is_control() || c.is_whitespace();
+            let wrong = branch.starts_with("refs/") || branch.chars().any(odd);
+            let problem = "must be the name of a branch, without `refs/heads/`, or `*`";
+            self.check("in-flight-branch", branch, wrong, problem)
         });
         let in_flight_timeout = self.seconds("in-flight-timeout", raw.in_flight_timeout, 0);
         // An hour, and what the run is told to wait.
         let patience = Duration::from_secs(3600) + in_flight_timeout + lock_timeout;
+        let time_limit = self.seconds("time-limit", raw.time_limit, patience.as_secs());
+        if time_limit.is_zero() {
+            self.problem("time-limit", "must be at least one second");
+        }
         let acl = raw.acl.filter(|acl| {
             let problem = format!("is not a canned ACL of S3; it takes {}", list(&CANNED_ACLS));
             self.check("acl", acl, !CANNED_ACLS.contains(&acl.as_str()), &problem)
@@ -279,7 +293,7 @@ impl Resolver<'_> {
             in_flight,
             in_flight_branch,
             in_flight_timeout,
-            time_limit: self.seconds("time-limit", raw.time_limit, patience.as_secs()),
+            time_limit,
             github_token: raw.github_token.filter(|token| !token.is_empty()),
             check_run: self.flag("check-run", raw.check_run, false),
         };

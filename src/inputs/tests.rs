@@ -142,3 +142,29 @@ fn an_alias_can_be_looked_up() {
     let (result, _) = resolve(&Environment::from([("STATE_KMS_KEY_ID", "alias/state")]));
     assert_eq!(result.unwrap_err().key_to_look_up.as_deref(), Some("alias/state"));
 }
+
+#[test]
+fn inputs_that_would_do_nothing_are_refused() {
+    for (name, value, says) in [
+        ("INPUT_IN-FLIGHT", ",", "names no file"),
+        ("INPUT_IN-FLIGHT-BRANCH", "refs/heads/main", "without `refs/heads/`"),
+        ("INPUT_TIME-LIMIT", "0", "at least one second"),
+        (
+            "INPUT_PROBE-ROLE-ARN",
+            "arn:aws:iam::111111111111:role/a arn:aws:iam::111111111111:role/b",
+            "takes one ARN",
+        ),
+    ] {
+        let all = problems([("INPUT_BUCKET", "b-1"), ("INPUT_ENVIRONMENT", "e"), (name, value)]);
+        assert!(all.len() == 1 && all[0].contains(says), "{name}: {all:?}");
+    }
+    for probe in ["federation", "web-identity"] {
+        let all = problems([
+            ("INPUT_BUCKET", "b-1"),
+            ("INPUT_ENVIRONMENT", "e"),
+            ("INPUT_PROBE", probe),
+            ("INPUT_PROBE-ROLE-ARN", "arn:aws:iam::111111111111:role/a"),
+        ]);
+        assert!(all.len() == 1 && all[0].contains("goes with"), "{probe}: {all:?}");
+    }
+}

@@ -69,6 +69,9 @@ impl Resolver<'_> {
             ["none"] => return InFlight::None,
             _ => {}
         }
+        if words.is_empty() {
+            self.problem("in-flight", "names no file; `none` switches it off");
+        }
         for file in &words {
             let named = file.strip_suffix(".yml").or(file.strip_suffix(".yaml"));
             let wrong = named.is_none_or(str::is_empty) || file.contains('/');

@@ -433,9 +433,12 @@ fn open_cause(report: &Report, goal: &Goal, request: &Request, state: &str) -> S
         .as_ref()
         .zip(goal.key())
         .is_some_and(|(caller, key)| caller.account == key.account());
+    let by_role = report.gate_evidence.as_ref().is_some_and(|evidence| evidence.way == "role");
     match &request.probe_role {
-        Some(role) => format!("probably {role} has kms:Decrypt on the key, on both sides"),
-        None if own => "probably the key policy allows everyone (Principal *)".into(),
-        None => "probably a grant, or a key policy that names the session".into(),
+        Some(role) if by_role => {
+            format!("probably {role} has kms:Decrypt on the key, on both sides")
+        }
+        _ if own => "probably the key policy allows everyone (Principal *)".into(),
+        _ => "probably a grant, or a key policy that names the session".into(),
     }
 }

@@ -46,12 +46,17 @@ impl Run<'_> {
         };
         let names: Vec<String> = states.iter().map(|(key, _)| key.clone()).collect();
         let policy = gate::session_policy(key.partition(), bucket.name(), &names);
-        let token = async || github::oidc_token(self.environment).await;
-        let (session, secrets) = match gate::session(aws, &way, &policy, token).await {
+        let token = async || {
+            let token = github::oidc_token(self.environment).await?;
+            // Before it is used: STS may refuse it.
+            self.mask(std::slice::from_ref(&token));
+            Ok(token)
+        };
+        let session = match gate::session(aws, &way, &policy, token).await {
             Ok(made) => made,
             Err(why) => return Gate::Inconclusive(why),
         };
-        self.mask(&secrets);
+        self.mask(&session.secrets);
         let probe = session.aws.bucket(bucket.name(), request.bucket_owner.as_deref(), None);
         let seen = gate::observe(&probe, &states).await;
         let verdict = gate::verdict(&seen);
@@ -91,15 +96,21 @@ fn word(answer: &gate::Answer) -> String {
 
 /// What the verdict is about, and what it is not.
 fn scope(way: &Way, report: &Report, key_account: &str) -> String {
-    let account = report.caller.as_ref().map_or("unknown", |caller| caller.account.as_str());
-    match way {
-        Way::Role(role) => format!("for the role {role}, as it is"),
-        _ if account == key_account => {
-            format!("for a principal of account {account}, the key's own, with S3 rights alone")
-        }
-        _ => format!(
-            "for a principal of account {account} with S3 rights alone; of how wide the key policy is in account \
-             {key_account} it says nothing (see the check key-policy, or give a `probe-role-arn` there)"
-        ),
+    let own = report.caller.as_ref().map(|caller| caller.account.as_str());
+    let account = match way {
+        Way::Role(role) => return format!("for the role {role}, as it is"),
+        // With roles in a chain, it is not this principal's.
+        Way::WebIdentity { role, .. } => role.split(':').nth(4).or(own),
+        Way::Federation => own,
+    };
+    let account = account.unwrap_or("unknown");
+    if account == key_account {
+        return format!(
+            "for a principal of account {account}, the key's own, with S3 rights alone"
+        );
     }
+    format!(
+        "for a principal of account {account} with S3 rights alone; of how wide the key policy is in account \
+         {key_account} it says nothing (see the check key-policy, or give a `probe-role-arn` there)"
+    )
 }

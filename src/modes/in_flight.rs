@@ -1,125 +1,136 @@
 //! Asks GitHub for runs in flight, and waits for them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
+use tokio::sync::OnceCell;
 
 use super::Run;
-use crate::github::{Api, WorkflowRun, file_name};
-use crate::in_flight::{self, Found, InFlight, Question, USUAL};
+use crate::github::{Api, file_name};
+use crate::in_flight::{self, Blind, Found, InFlight, Look, Question, USUAL};
 use crate::inputs::Mode;
 use crate::plan::Goal;
 
-/// Between two looks, at most.
-const INTERVAL: Duration = Duration::from_secs(15);
+/// GitHub's API, and what is asked of it.
+struct Watch<'a> {
+    api: Api,
+    question: Question<'a>,
+}
 
 impl Run<'_> {
     /// Who is in flight; `None`: it is not asked.
-    pub(super) async fn in_flight(&self, goal: &Goal) -> Option<Result<Found, String>> {
+    pub(super) async fn in_flight(&self, goal: &Goal) -> Option<Result<Found, Blind>> {
         let asks = matches!(self.request.mode, Mode::Plan | Mode::Apply | Mode::Rollback);
         if !asks || *goal == Goal::Unset || self.request.in_flight == InFlight::None {
             return None;
         }
-        Some(self.look_for_runs().await)
+        let look = async { self.watch().await?.look().await };
+        Some(look.await)
     }
 
-    /// Whether a look that fails is an error.
+    /// Whether not having the right to look is an error.
     pub(super) fn in_flight_is_strict(&self) -> bool {
         matches!(self.request.in_flight, InFlight::Files(_))
     }
 
-    /// Waits until nobody is in the way any more, as long as it may.
-    pub(super) async fn wait_for_runs(&self, mut found: Found) -> Result<Found, String> {
+    /// Waits until nobody is in the way any more, as long as it may. A look that fails is made
+    /// again, and does not make those forgotten who were seen before.
+    pub(super) async fn wait_for_runs(
+        &self,
+        mut found: Result<Found, Blind>,
+    ) -> Result<Found, Blind> {
         let patience = self.request.in_flight_timeout;
-        let interval = INTERVAL.min(patience / 20).max(Duration::from_secs(1));
         let began = Instant::now();
         self.log.group("Runs in flight");
-        while !found.busy.is_empty() && found.stale.is_empty() {
+        let watch = OnceCell::new();
+        while is_worth_a_wait(&found) {
             let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {
                 break;
             }
-            let who: Vec<&str> = found.busy.iter().map(|run| run.url.as_str()).collect();
+            let (whom, until) = waits_for(&found);
             self.log.line(&format!(
-                "waiting for {} ({} s of {} s left)",
-                who.join(", "),
+                "waiting for {whom} ({} s of {} s left)",
                 left.as_secs(),
                 patience.as_secs()
             ));
-            tokio::time::sleep(interval.min(left)).await;
-            found = self.look_for_runs().await?;
+            let pause = in_flight::pause(began.elapsed(), patience).max(until);
+            tokio::time::sleep(pause.min(left)).await;
+            let look = async { watch.get_or_try_init(|| self.watch()).await?.look().await };
+            match (look.await, &mut found) {
+                (Err(blind), Ok(seen)) => seen.later = Some(blind),
+                (looked, found) => *found = looked,
+            }
         }
         self.log.end_group();
-        Ok(found)
+        found
     }
 
-    async fn look_for_runs(&self) -> Result<Found, String> {
+    /// Settles what is asked, which does not change while it is waited.
+    async fn watch(&self) -> Result<Watch<'_>, Blind> {
+        const NONE: &str = "Set `in-flight: none` where nothing else writes these states";
         let environment = self.environment;
-        let own: u64 = environment
-            .get("GITHUB_RUN_ID")
-            .and_then(|id| id.parse().ok())
-            .ok_or("GITHUB_RUN_ID is not set: this is no workflow run")?;
-        let api = Api::of(environment, self.request.github_token.as_ref())?;
-        let text = |error| format!("{error}");
-        let named = match &self.request.in_flight {
-            InFlight::Files(files) => Some(files),
-            InFlight::Auto | InFlight::None => None,
-        };
-        let files = async {
-            match named {
+        let own =
+            environment.get("GITHUB_RUN_ID").and_then(|id| id.parse().ok()).ok_or_else(|| {
+                Blind::no_right("GITHUB_RUN_ID is not set: this is no workflow run", NONE)
+            })?;
+        let api = Api::of(environment, self.request.github_token.as_ref())
+            .map_err(|why| Blind::no_right(why, "Give `github-token`, or set `in-flight: none`"))?;
+        let files = match &self.request.in_flight {
+            InFlight::Files(named) => {
                 // A name with a slip in it would find nothing, and let everyone pass.
-                Some(_) => api.workflow_files().await.map(Some),
-                None => Ok(None),
-            }
-        };
-        let (runs, this, files) = tokio::join!(api.active_runs(), api.run(own), files);
-        let (runs, known) = (runs.map_err(text)?, files.map_err(text)?);
-        let files: BTreeSet<String> = match (named, known) {
-            (Some(named), Some(known)) => {
+                let known = api.workflow_files().await?;
                 if let Some(unknown) = named.iter().find(|file| !known.contains(*file)) {
-                    return Err(format!("the repository has no workflow file `{unknown}`"));
+                    let why = format!("the repository has no workflow file `{unknown}`");
+                    return Err(Blind::no_right(why, "Correct `in-flight`"));
                 }
                 named.iter().cloned().collect()
             }
-            _ => {
+            InFlight::Auto | InFlight::None => {
                 let own = environment.get("GITHUB_WORKFLOW_REF").map(file_name);
-                USUAL.into_iter().chain(own).map(str::to_owned).collect()
+                USUAL.into_iter().chain(own).map(str::to_owned).collect::<BTreeSet<_>>()
             }
         };
-        let this = this.ok();
-        let question = Question {
-            files,
-            branch: self.request.in_flight_branch.as_deref().unwrap_or("*"),
-            own,
-            began: this.as_ref().map(|run| run.started_at.as_str()),
-        };
-        let here = self.at_this_check(&api, &question, &runs).await.unwrap_or_default();
-        Ok(in_flight::judge(&question, &runs, &here))
+        let branch = self.request.in_flight_branch.as_deref().unwrap_or("*");
+        let runner = environment.get("RUNNER_NAME");
+        Ok(Watch { api, question: Question { files, branch, own, runner } })
     }
+}
 
-    /// The later runs that are in this same step. Not knowing it, they count like any other.
-    async fn at_this_check(
-        &self,
-        api: &Api,
-        question: &Question<'_>,
-        runs: &[WorkflowRun],
-    ) -> Option<BTreeSet<u64>> {
-        let running: Vec<&WorkflowRun> = in_flight::concerned(question, runs)
-            .into_iter()
-            .filter(|run| run.status == "in_progress")
-            .collect();
-        let runner = self.environment.get("RUNNER_NAME").filter(|_| !running.is_empty())?;
-        let own = api.steps_under_way(question.own);
-        let theirs = try_join_all(running.iter().map(|run| api.steps_under_way(run.id)));
-        let (own, theirs) = tokio::join!(own, theirs);
-        let own = own.ok()?;
-        let (_, step) = own.iter().find(|(name, _)| name == runner)?;
-        let theirs = theirs.ok()?;
-        let at_it = running
-            .iter()
-            .zip(theirs)
-            .filter(|(_, steps)| steps.iter().any(|(_, name)| name == step));
-        Some(at_it.map(|(run, _)| run.id).collect())
+impl Watch<'_> {
+    async fn look(&self) -> Result<Found, Blind> {
+        let runs = self.api.active_runs().await?;
+        let examined = in_flight::to_examine(&self.question, &runs);
+        let asked =
+            examined.into_iter().map(async |run| Some((run, self.api.jobs(run).await.ok()?)));
+        // What could not be had excuses nobody.
+        let jobs = join_all(asked).await.into_iter().flatten().collect();
+        Ok(in_flight::judge(&self.question, &Look { runs, jobs }))
     }
+}
+
+/// Whether another look could come to something else.
+pub(super) fn is_worth_a_wait(found: &Result<Found, Blind>) -> bool {
+    match found {
+        Ok(found) => !found.busy.is_empty() && found.stale.is_empty(),
+        Err(blind) => !blind.no_right,
+    }
+}
+
+/// Whom a wait is for, and how long GitHub has said that it will answer nothing.
+fn waits_for(found: &Result<Found, Blind>) -> (String, Duration) {
+    let (who, blind) = match found {
+        Ok(found) => {
+            let links: Vec<&str> = found.busy.iter().map(|run| run.url.as_str()).collect();
+            (Some(links.join(", ")), found.later.as_ref())
+        }
+        Err(blind) => (None, Some(blind)),
+    };
+    let failed =
+        blind.map(|blind| format!("a look at GitHub's runs; the last failed: {}", blind.why));
+    let whom = who.into_iter().chain(failed).collect::<Vec<_>>().join(", and for ");
+    let until = blind.and_then(|blind| blind.until).map(Duration::from_secs);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (whom, until.map_or(Duration::ZERO, |until| until.saturating_sub(now)))
 }

@@ -4,11 +4,12 @@
 use futures_util::future::OptionFuture;
 
 use super::Run;
+use super::in_flight::is_worth_a_wait;
 use super::old_versions::old_versions;
 use crate::aws::{Aws, AwsError, Bucket, Budget, Seen, Settings};
 use crate::grants::StateBucket;
 use crate::history::{self, History};
-use crate::in_flight;
+use crate::in_flight::{Blind, Found};
 use crate::inputs::{History as HistoryMode, Mode};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
@@ -27,7 +28,7 @@ pub(super) struct Looked {
     pub(super) settings: Option<Settings>,
     pub(super) readers: Option<Vec<(String, Reader)>>,
     pub(super) history: Option<History>,
-    pub(super) in_flight: Option<Result<in_flight::Found, String>>,
+    pub(super) in_flight: Option<Result<Found, Blind>>,
     pub(super) budget: Budget,
 }
 
@@ -55,14 +56,13 @@ impl Run<'_> {
         );
         let mut looked = looked?;
         looked.in_flight = in_flight;
-        let Some(Ok(found)) = &looked.in_flight else { return Ok(looked) };
-        let patient = !self.request.in_flight_timeout.is_zero() && found.stale.is_empty();
         let plan = plan::plan(goal, &looked.survey, Allowances::default());
-        if found.busy.is_empty() || !patient || !self.writes(&plan) {
+        let patient = !self.request.in_flight_timeout.is_zero() && self.writes(&plan);
+        let Some(found) = looked.in_flight.take_if(|found| patient && is_worth_a_wait(found))
+        else {
             return Ok(looked);
-        }
+        };
         // What was seen before is of before, and its bodies take memory.
-        let found = found.clone();
         drop(looked);
         let in_flight = Some(self.wait_for_runs(found).await);
         Ok(Looked { in_flight, ..Box::pin(self.look(aws, goal)).await? })

@@ -30,6 +30,7 @@ async fn it_holds_by_every_way_and_names_its_scope() {
         (Topology::Roles, "web-identity"),
         (Topology::Users, "federation"),
         (Topology::SameAccount, "federation"),
+        (Topology::SameAccountRole, "web-identity"),
     ] {
         let bench = applied(topology).await;
         for probe in ["auto", way] {
@@ -38,7 +39,8 @@ async fn it_holds_by_every_way_and_names_its_scope() {
             let evidence = evidence(&ran);
             assert!(evidence.contains(way), "{evidence}");
             let limited = evidence.contains("of how wide the key policy is");
-            assert_eq!(limited, topology != Topology::SameAccount, "{evidence}");
+            let across = matches!(topology, Topology::Roles | Topology::Users);
+            assert_eq!(limited, across, "{evidence}");
             assert!(ran.summary.contains("#### Gate: holds"), "{}", ran.summary);
         }
     }
@@ -70,30 +72,57 @@ async fn a_role_without_the_key_is_a_probe_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_gate_fails_apply_and_verify() {
-    let bench = applied(Topology::SameAccount).await;
-    open_to_everyone(&bench);
-    for mode in ["apply", "verify"] {
-        let ran = bench.run(mode, &[]).await.red("gate-open");
-        assert_eq!(ran.output("gate"), "open", "{}", ran.log);
-        assert!(ran.log.contains("Principal *"), "{}", ran.log);
+    for (topology, way) in
+        [(Topology::SameAccount, "federation"), (Topology::SameAccountRole, "web-identity")]
+    {
+        let bench = applied(topology).await;
+        open_to_everyone(&bench);
+        for mode in ["apply", "verify"] {
+            let ran = bench.run(mode, &[]).await.red("gate-open");
+            assert_eq!(ran.output("gate"), "open", "{}", ran.log);
+            assert!(ran.log.contains("Principal *"), "{}", ran.log);
+            assert!(evidence(&ran).contains(way), "{}", evidence(&ran));
+        }
     }
+}
+
+/// AWS_ROLE_ARN is of the job's first role, which need not be this principal's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scope_is_of_the_role_that_the_probe_assumes() {
+    let bench = applied(Topology::SameAccountRole).await;
+    let first = {
+        let mut world = bench.lab.world();
+        let arn = world.add_reader_role("first", "222222222222", false, false);
+        let cicd = "arn:aws:iam::111111111111:role/cicd";
+        let trust =
+            world.role_mut(cicd).trust.to_string().replace("::111111111111:", "::222222222222:");
+        world.role_mut(&arn).trust = serde_json::from_str(&trust).unwrap();
+        arn
+    };
+    let ran = bench.run("verify", &[("AWS_ROLE_ARN", &first)]).await.green();
+    assert_eq!(ran.output("gate"), "holds", "{}", ran.log);
+    let evidence = evidence(&ran);
+    assert!(evidence.contains("of how wide the key policy is"), "{evidence}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_s3_and_no_key_at_all_are_open_gates() {
-    let bench = applied(Topology::SameAccount).await;
-    let aws_s3 = bench.lab.world().aws_s3_key(BUCKET);
-    for (encryption, cause) in [
-        (Encryption::Kms { key: aws_s3 }, "every principal of the account may use aws/s3"),
-        (Encryption::SseS3, "it is not under the key (AES256)"),
-    ] {
-        bench.lab.world().put_object(BUCKET, KEYS[0], crate::common::state(1), encryption);
-        let ran = bench.run("verify", &[]).await.red("drift");
-        assert_eq!(ran.output("gate"), "open", "{}", ran.log);
-        assert!(ran.log.contains(cause), "{}", ran.log);
+    for topology in [Topology::SameAccount, Topology::SameAccountRole] {
+        let bench = applied(topology).await;
+        let aws_s3 = bench.lab.world().aws_s3_key(BUCKET);
+        for (encryption, cause) in [
+            (Encryption::Kms { key: aws_s3 }, "every principal of the account may use aws/s3"),
+            (Encryption::SseS3, "it is not under the key (AES256)"),
+        ] {
+            let body = crate::common::state(1);
+            bench.lab.world().put_object(BUCKET, KEYS[0], body, encryption);
+            let ran = bench.run("verify", &[]).await.red("drift");
+            assert_eq!(ran.output("gate"), "open", "{}", ran.log);
+            assert!(ran.log.contains(cause), "{}", ran.log);
+        }
+        let ran = bench.run("apply", &[]).await.green();
+        assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("1", "holds"));
     }
-    let ran = bench.run("apply", &[]).await.green();
-    assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("1", "holds"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,98 +139,142 @@ async fn a_wide_key_policy_across_accounts_is_found_by_its_own_check() {
     let _ = ran.red("gate-open");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_shown_is_inconclusive() {
-    type Arrange = fn(&Bench);
-    let causes: [(&str, Arrange, &str); 6] = [
-        (
-            "throttled",
-            |bench| {
-                let probe = Matcher::every("GetObject").key(KEYS[0]);
-                // The full session reads first; the probe's own GET comes after it.
-                let later = Matcher { from: 2, ..probe };
-                bench.lab.inject(later, Effect::fail(503, "SlowDown"));
-            },
-            "failed otherwise",
-        ),
-        (
-            "key error",
-            |bench| {
-                let later = Matcher { from: 2, ..Matcher::every("GetObject").key(KEYS[0]) };
-                bench.lab.inject(later, Effect::fail(400, "KMS.DisabledException"));
-            },
-            "failed otherwise",
-        ),
-        (
-            "cut off",
-            |bench| {
-                let later = Matcher { from: 2, ..Matcher::every("GetObject").key(KEYS[0]) };
-                bench.lab.inject(later, Effect::ResetBefore);
-            },
-            "failed otherwise",
-        ),
-        (
-            "no session",
-            |bench| {
-                bench.lab.inject(
-                    Matcher::every("AssumeRoleWithWebIdentity"),
-                    Effect::fail(403, "AccessDenied"),
-                );
-            },
-            "set AWS_ROLE_ARN or `deploy-principals`",
-        ),
-        (
-            "no token",
-            |bench| bench.lab.inject(Matcher::every("GetOidcToken"), Effect::fail(500, "x")),
-            "no OIDC token",
-        ),
-        (
-            "packed policy",
-            |bench| bench.lab.world().packed_policy_limit = Some(10),
-            "PackedPolicyTooLarge",
-        ),
+/// A way to a session, by what makes it.
+struct Way {
+    name: &'static str,
+    topology: Topology,
+    /// The call that makes the session.
+    operation: &'static str,
+}
+
+const WAYS: [Way; 3] = [
+    Way { name: "web-identity", topology: Topology::Roles, operation: "AssumeRoleWithWebIdentity" },
+    Way { name: "federation", topology: Topology::Users, operation: "GetFederationToken" },
+    Way { name: "role", topology: Topology::Roles, operation: "AssumeRole" },
+];
+
+impl Way {
+    /// States under the key, and the inputs that lead to this way.
+    async fn bench(&self) -> (Bench, Vec<(&'static str, String)>) {
+        let bench = applied(self.topology).await;
+        let mut more = vec![];
+        if self.name == "role" {
+            let mut world = bench.lab.world();
+            let role = world.add_reader_role("s3-only", "222222222222", false, false);
+            more.push(("INPUT_PROBE-ROLE-ARN", role));
+        }
+        (bench, more)
+    }
+}
+
+async fn verify(bench: &Bench, more: &[(&str, String)]) -> Ran {
+    let more: Vec<(&str, &str)> = more.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    bench.run("verify", &more).await
+}
+
+/// What a request of the probe's comes to. In `verify` the full session's GET of a state is
+/// the first, and its HEAD is not asked for.
+async fn what_cannot_be_shown_is_inconclusive(way: &Way) {
+    let head = || Matcher::every("HeadObject").key(KEYS[0]);
+    let get = || Matcher::every("GetObject").key(KEYS[0]).from(2);
+    let causes: [(Option<Matcher>, Effect, &str); 8] = [
+        (Some(get()), Effect::fail(503, "SlowDown"), "failed otherwise"),
+        (Some(get()), Effect::fail(400, "KMS.DisabledException"), "failed otherwise"),
+        (Some(get()), Effect::fail(403, "InvalidObjectState"), "failed otherwise"),
+        (Some(get()), Effect::ResetBefore, "failed otherwise"),
+        (Some(head()), Effect::fail(503, "SlowDown"), "failed otherwise"),
+        (Some(head()), Effect::fail(404, "NoSuchKey"), "failed otherwise"),
+        (Some(head()), Effect::fail(403, "AccessDenied"), "S3 itself refuses"),
+        (None, Effect::fail(403, "AccessDenied"), ""),
     ];
-    for (what, arrange, says) in causes {
-        let bench = applied(Topology::Roles).await;
-        arrange(&bench);
-        let ran = bench.run("verify", &[]).await.green();
-        assert_eq!(ran.output("gate"), "inconclusive", "{what}: {}", ran.log);
-        assert!(ran.log.contains("::warning") && ran.log.contains(says), "{what}: {}", ran.log);
+    let (bench, mut more) = way.bench().await;
+    let ran = verify(&bench, &more).await.green();
+    assert_eq!(ran.output("gate"), "holds", "{}: {}", way.name, ran.log);
+    for (at, (matcher, effect, says)) in causes.iter().enumerate() {
+        let matcher = matcher.clone().unwrap_or(Matcher::every(way.operation));
+        let again = || match effect {
+            Effect::Fail { status, code, .. } => Effect::fail(*status, code),
+            _ => Effect::ResetBefore,
+        };
+        bench.lab.inject(matcher.clone(), again());
+        let ran = verify(&bench, &more).await.green();
+        assert_eq!(ran.output("gate"), "inconclusive", "{} {at}: {}", way.name, ran.log);
+        let warned = ran.log.contains("::warning") && ran.log.contains(says);
+        assert!(warned, "{} {at}: {}", way.name, ran.log);
         // Where a way is named, it has to tell.
         bench.lab.clear_faults();
-        arrange(&bench);
-        let named = [("INPUT_PROBE", "web-identity")];
-        let ran = bench.run("verify", &named).await.red("gate-inconclusive");
-        assert_eq!(ran.output("gate"), "inconclusive", "{what}");
+        bench.lab.inject(matcher, again());
+        more.push(("INPUT_PROBE", way.name.to_owned()));
+        let ran = verify(&bench, &more).await.red("gate-inconclusive");
+        assert_eq!(ran.output("gate"), "inconclusive", "{} {at}", way.name);
+        more.pop();
+        bench.lab.clear_faults();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_cannot_be_made_is_inconclusive_by_the_other_ways_too() {
-    let bench = applied(Topology::Users).await;
-    bench.lab.inject(Matcher::every("GetFederationToken"), Effect::fail(403, "AccessDenied"));
-    let ran = bench.run("verify", &[]).await.green();
-    assert_eq!(ran.output("gate"), "inconclusive");
-    let ran = bench.run("verify", &[("INPUT_PROBE", "federation")]).await;
-    let _ = ran.red("gate-inconclusive");
-    let role = "arn:aws:iam::222222222222:role/not-there";
-    let more = [("INPUT_PROBE", "role"), ("INPUT_PROBE-ROLE-ARN", role)];
-    let ran = bench.run("verify", &more).await.red("gate-inconclusive");
-    assert!(ran.log.contains("could not be made"), "{}", ran.log);
+async fn what_cannot_be_shown_is_inconclusive_by_web_identity() {
+    what_cannot_be_shown_is_inconclusive(&WAYS[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_that_s3_itself_refuses_shows_nothing() {
-    let bench = applied(Topology::Roles).await;
-    let role = {
+async fn what_cannot_be_shown_is_inconclusive_by_federation() {
+    what_cannot_be_shown_is_inconclusive(&WAYS[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_shown_is_inconclusive_by_a_role() {
+    what_cannot_be_shown_is_inconclusive(&WAYS[2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_be_made_says_what_to_do() {
+    let inconclusive = async |bench: &Bench, more: &[(&str, String)], says: &str| {
+        let ran = verify(bench, more).await.green();
+        assert_eq!(ran.output("gate"), "inconclusive", "{says}: {}", ran.log);
+        assert!(ran.log.contains("::warning") && ran.log.contains(says), "{says}: {}", ran.log);
+    };
+    let [token, keys, role] = &WAYS;
+    for way in [token, keys] {
+        let (bench, more) = way.bench().await;
+        bench.lab.world().packed_policy_limit = Some(10);
+        inconclusive(&bench, &more, "PackedPolicyTooLarge").await;
+    }
+    let (bench, more) = token.bench().await;
+    bench.lab.inject(Matcher::every("GetOidcToken"), Effect::fail(500, "x"));
+    inconclusive(&bench, &more, "no OIDC token").await;
+    bench.lab.clear_faults();
+    bench.lab.inject(Matcher::every(token.operation), Effect::fail(403, "AccessDenied"));
+    inconclusive(&bench, &more, "set AWS_ROLE_ARN or `deploy-principals`").await;
+    let (bench, _) = role.bench().await;
+    let nobody = "arn:aws:iam::222222222222:role/not-there".to_owned();
+    inconclusive(&bench, &[("INPUT_PROBE-ROLE-ARN", nobody)], "could not be made").await;
+    let refused = {
         let mut world = bench.lab.world();
         let arn = world.add_reader_role("nobody", "222222222222", false, false);
         world.role_mut(&arn).policies.clear();
         arn
     };
-    let ran = bench.run("verify", &[("INPUT_PROBE-ROLE-ARN", &role)]).await.green();
-    assert_eq!(ran.output("gate"), "inconclusive");
-    assert!(ran.log.contains("S3 itself refuses"), "{}", ran.log);
+    inconclusive(&bench, &[("INPUT_PROBE-ROLE-ARN", refused)], "S3 itself refuses").await;
+}
+
+/// A state that even the full session does not read, or none at all, is no evidence.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_state_that_is_read_nothing_is_shown() {
+    for way in &WAYS {
+        let (bench, more) = way.bench().await;
+        bench
+            .lab
+            .inject(Matcher::every("GetObject").key(KEYS[0]), Effect::fail(403, "AccessDenied"));
+        let ran = verify(&bench, &more).await.red("state-unreadable");
+        assert_eq!((ran.output("gate"), ran.output("verified")), ("off", "false"), "{}", way.name);
+        bench.lab.clear_faults();
+        let mut none = more.clone();
+        none.push(("INPUT_ENVIRONMENT", "nowhere".to_owned()));
+        none.push(("INPUT_BACKEND-FORMAT", "none".to_owned()));
+        let ran = verify(&bench, &none).await.green();
+        assert_eq!(ran.output("gate"), "inconclusive", "{}: {}", way.name, ran.log);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Other workflow runs: found, waited for, refused, and never passed over in silence.
 
-use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, WorkflowRun};
+use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, WorkflowJob, WorkflowRun};
 
 use crate::bench::{Bench, workspace};
 use crate::common::{BUCKET, KEYS, Ran, Workspace, state};
@@ -14,14 +14,34 @@ fn other(id: u64, status: &str) -> WorkflowRun {
         status: status.into(),
         branch: "main".into(),
         created_at: format!("2026-11-24T02:00:{id:02}Z"),
-        step: None,
+        jobs: vec![],
     }
 }
+
+/// A job of a run, with the step that is under way.
+fn job(id: u64, status: &str, started_at: &str, step: &str) -> WorkflowJob {
+    WorkflowJob {
+        status: status.into(),
+        started_at: started_at.into(),
+        runner: format!("runner-{id}"),
+        step: (!step.is_empty()).then(|| step.to_owned()),
+    }
+}
+
+/// How many lists of runs a look asks for.
+const LISTS: u32 = 8;
+const STEP: &str = "State under the key";
+/// When this run's job begins.
+const BEGAN: &str = "2026-11-24T02:00:50Z";
 
 /// A repository with this run and others.
 async fn repository(others: Vec<WorkflowRun>) -> Bench {
     Bench::with(Topology::Roles, |world| {
-        let own = WorkflowRun { workflow: "migrate-state.yml".into(), ..other(OWN, "in_progress") };
+        let own = WorkflowRun {
+            workflow: "migrate-state.yml".into(),
+            jobs: vec![job(OWN, "in_progress", BEGAN, STEP)],
+            ..other(OWN, "in_progress")
+        };
         world.github.workflows =
             ["infra.yml", "migrate-state.yml", "lint.yml"].map(str::to_owned).into();
         world.github.runs = others;
@@ -36,6 +56,7 @@ fn variables(bench: &Bench, own: u64, mode: &str, more: &[(&str, &str)]) -> Vec<
     let workflow = "example/infrastructure/.github/workflows/migrate-state.yml@refs/heads/main";
     for (name, value) in [
         ("GITHUB_RUN_ID", own.to_string().as_str()),
+        ("RUNNER_NAME", &format!("runner-{own}")),
         ("GITHUB_WORKFLOW_REF", workflow),
         ("GITHUB_ACTIONS", "true"),
     ] {
@@ -101,9 +122,9 @@ async fn an_approval_that_waits_since_before_is_refused_however_patient() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_waited_for_and_the_states_are_looked_at_anew() {
     let bench = repository(vec![other(4, "in_progress")]).await;
-    // A look asks six times; at the third look it has ended, after a write.
+    // At the third look it has ended, after a write.
     bench.lab.inject(
-        Matcher::every("ListRepositoryRuns").nth(13),
+        Matcher::every("ListRepositoryRuns").nth(2 * LISTS + 1),
         Effect::Act(Box::new(|world| {
             world.github.runs[0].status = "completed".into();
             world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
@@ -131,15 +152,21 @@ async fn a_run_that_changes_its_state_while_it_is_looked_for_is_seen() {
         (4, "waiting", "queued"),
         (4, "queued", "in_progress"),
         (4, "in_progress", "waiting"),
+        (4, "pending", "queued"),
+        (4, "in_progress", "pending"),
     ];
     for (id, from, to) in steps {
-        for nth in 1..=6 {
+        for nth in 1..=LISTS {
             let younger = (100..300).map(|id| WorkflowRun {
                 created_at: "2026-11-24T03:00:00Z".into(),
                 ..other(id, "completed")
             });
             let younger = younger.filter(|_| id < OWN);
-            let bench = repository([other(id, from)].into_iter().chain(younger).collect()).await;
+            let held = WorkflowRun {
+                jobs: vec![job(id, "completed", "2026-11-24T02:00:04Z", "")],
+                ..other(id, from)
+            };
+            let bench = repository([held].into_iter().chain(younger).collect()).await;
             bench.lab.inject(
                 Matcher::every("ListRepositoryRuns").nth(nth),
                 Effect::Act(Box::new(|world| world.github.runs[0].status = to.into())),
@@ -187,7 +214,7 @@ async fn not_being_able_to_look_is_never_silent() {
 async fn two_at_this_check_do_not_wait_for_one_another() {
     let at_it = |id: u64| WorkflowRun {
         workflow: "migrate-state.yml".into(),
-        step: Some((format!("runner-{id}"), "State under the key".into())),
+        jobs: vec![job(id, "in_progress", &format!("2026-11-24T02:00:{id:02}Z"), STEP)],
         ..other(id, "in_progress")
     };
     let bench = Bench::with(Topology::Roles, |world| {
@@ -197,8 +224,7 @@ async fn two_at_this_check_do_not_wait_for_one_another() {
     .await;
     let second = workspace();
     let start = |workspace: &Workspace, id: u64| {
-        let mut variables = variables(&bench, id, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "60")]);
-        variables.push(("RUNNER_NAME".into(), format!("runner-{id}")));
+        let variables = variables(&bench, id, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "60")]);
         (workspace.start(&variables), variables)
     };
     let (later, its) = start(&second, 51);
@@ -217,4 +243,124 @@ async fn two_at_this_check_do_not_wait_for_one_another() {
     bench.lab.world().github.runs[0].status = "completed".into();
     let ran = tokio::task::block_in_place(|| second.finish(later, &its)).green();
     assert!(ran.log.contains("waiting for"), "{}", ran.log);
+}
+
+/// What was seen is not forgotten because a later look fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_fails_while_it_is_waited_lets_nobody_pass() {
+    let refused = |status| Effect::Fail {
+        status,
+        code: "x".into(),
+        message: "Resource not accessible by integration".into(),
+    };
+    for (status, said) in [(403, "not accessible"), (404, "not accessible"), (422, "422")] {
+        let bench = repository(vec![other(4, "in_progress")]).await;
+        let digest = bench.digest();
+        bench.lab.inject(Matcher::every("ListRepositoryRuns").from(LISTS + 1), refused(status));
+        let more = [("INPUT_IN-FLIGHT-TIMEOUT", "3")];
+        let ran = run(&bench, "apply", &more).await.red("run-in-flight");
+        bench.assert_untouched(&digest);
+        let log = &ran.log;
+        assert!(log.contains("the last look failed") && log.contains(said), "{status}: {log}");
+        assert!(log.contains(&link(4)), "{log}");
+        assert_eq!(ran.check("no-run-in-flight"), "fail");
+    }
+    // One that passes by costs nothing but time.
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    bench.lab.inject(Matcher::every("ListRepositoryRuns").nth(LISTS + 1), refused(422));
+    bench.lab.inject(
+        Matcher::every("ListRepositoryRuns").nth(2 * LISTS + 4),
+        Effect::Act(Box::new(|world| world.github.runs[0].status = "completed".into())),
+    );
+    let ran = run(&bench, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "60")]).await.green();
+    assert_eq!(ran.check("no-run-in-flight"), "pass");
+}
+
+/// Under `auto` only the missing right to look is excused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_or_a_used_up_limit_is_no_permission_to_write() {
+    let bench = repository(vec![other(4, "completed")]).await;
+    let digest = bench.digest();
+    bench.lab.world().github.rate_limited = true;
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    assert!(ran.log.contains("rate limit") && !ran.log.contains("actions: read"), "{}", ran.log);
+    bench.lab.world().github.rate_limited = false;
+    let lists = || Matcher::every("ListRepositoryRuns");
+    let broken = || Effect::Fail { status: 502, code: "x".into(), message: "Server Error".into() };
+    bench.lab.inject(lists(), broken());
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    assert!(ran.log.contains("502: Server Error"), "{}", ran.log);
+    bench.assert_untouched(&digest);
+    // A short one is outlasted.
+    bench.lab.clear_faults();
+    bench.lab.inject(lists().nth(3), broken());
+    let ran = run(&bench, "apply", &[]).await.green();
+    assert_eq!(ran.check("no-run-in-flight"), "pass");
+}
+
+/// It was asked for after this run, and before this run's approval: its backend.tf may be of
+/// before the variable was set.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_this_run_has_itself_waited_for_an_approval_counts() {
+    let bench = repository(vec![other(55, "waiting")]).await;
+    let began = |at: &str| {
+        let mut world = bench.lab.world();
+        world.github.runs[1].jobs = vec![
+            job(1, "completed", "2026-11-24T02:00:50Z", ""),
+            job(OWN, "in_progress", at, STEP),
+        ];
+    };
+    began("2026-11-24T02:05:00Z");
+    let digest = bench.digest();
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains(&link(55)) && ran.log.contains("Reject it"), "{}", ran.log);
+    began("2026-11-24T02:00:54Z");
+    let _ = run(&bench, "apply", &[]).await.green();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_held_back_between_two_jobs_has_begun() {
+    let held = WorkflowRun {
+        jobs: vec![
+            job(4, "completed", "2026-11-24T02:00:04Z", ""),
+            job(4, "pending", "2026-11-24T02:00:05Z", ""),
+        ],
+        ..other(4, "pending")
+    };
+    let bench = repository(vec![held]).await;
+    let digest = bench.digest();
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains(&link(4)), "{}", ran.log);
+}
+
+/// A later run in a step of the same name, one of whose other jobs may be Terraform.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_run_that_does_nothing_else_is_at_this_check() {
+    let later = |jobs| vec![WorkflowRun { jobs, ..other(55, "in_progress") }];
+    let at_it = job(55, "in_progress", "2026-11-24T02:00:55Z", STEP);
+    let bench = repository(later(vec![at_it.clone()])).await;
+    let _ = run(&bench, "apply", &[]).await.green();
+    let terraform = job(56, "in_progress", "2026-11-24T02:00:55Z", "terraform apply");
+    let bench = repository(later(vec![at_it, terraform])).await;
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    assert!(ran.log.contains(&link(55)), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_wait_writes_nothing() {
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    let digest = bench.digest();
+    let variables = variables(&bench, OWN, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "600")]);
+    let lists = |bench: &Bench| {
+        let log = bench.lab.log();
+        log.iter().filter(|entry| entry.operation == "ListRepositoryRuns").count()
+    };
+    // Between the second look and the third.
+    let waits = |bench: &Bench| lists(bench) >= 2 * LISTS as usize;
+    let (ran, seconds) = bench.interrupted(&variables, waits, "-INT");
+    let ran = ran.red("cancelled");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("waiting for") && seconds < 5.0, "{seconds}: {}", ran.log);
 }

@@ -2,6 +2,7 @@
 //! the real binary goes through against the lab. `cargo test` takes a part of the cases,
 //! `cargo run --example reliability` all of them.
 
+mod answers;
 pub mod canary;
 pub mod crashes;
 pub mod faults;

@@ -148,6 +148,13 @@ impl History {
         self.managers.extend(survey::managers(keys, unknown).await);
     }
 
+    /// The newest old version of a state that does not need the wanted key.
+    pub fn way_back(&self, state: &str) -> Option<&Old> {
+        let own = self.versions.iter().filter(|old| old.key == state);
+        let readable = own.filter(|old| old.encryption.kms_key() != Some(&self.target));
+        readable.max_by_key(|old| old.version.written_at.as_deref())
+    }
+
     /// Who manages the keys that were asked about.
     pub fn managers(&self) -> &BTreeMap<String, Manager> {
         &self.managers

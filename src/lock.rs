@@ -20,6 +20,9 @@ const PARALLEL: usize = 32;
 /// Between two attempts at a lock that is held.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// What the operation of this program's locks begins with.
+const OPERATION: &str = "tfstate-kms ";
+
 /// What a lock says of its holder (Terraform: `internal/states/statemgr/locker.go`). The order
 /// and the names are those of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ impl LockInfo {
         let plain = |text: &str| printable(text).replace(['<', '>', '&', '"', '\\'], "_");
         Self {
             id: uuid::Uuid::new_v4().to_string(),
-            operation: format!("tfstate-kms {mode}"),
+            operation: format!("{OPERATION}{mode}"),
             info: plain(&info),
             who: plain(who),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -71,6 +74,11 @@ impl LockInfo {
     /// Reads a lock file; `None` for anything else.
     pub fn parse(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
+    }
+
+    /// A run of this program has taken it.
+    pub fn is_of_this_program(&self) -> bool {
+        self.operation.starts_with(OPERATION)
     }
 
     /// Who holds it, in words for a log.
@@ -140,7 +148,7 @@ impl Locks {
     /// goes. Between attempts it holds none, so two runs never wait for one another.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not: every state whose lock is held, or could not be taken, by its key.
     pub async fn take(
         &self,
         bucket: &Bucket,
@@ -148,7 +156,7 @@ impl Locks {
         write: &WriteAs,
         patience: Duration,
         waits: impl Fn(&str, &str),
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Vec<Refused>> {
         let began = Instant::now();
         loop {
             let results = stream::iter(infos.to_vec())
@@ -159,24 +167,36 @@ impl Locks {
                 .buffer_unordered(PARALLEL)
                 .collect::<Vec<_>>()
                 .await;
-            let mut held = None;
-            let mut failed = None;
+            let (mut held, mut failed) = (Vec::new(), Vec::new());
             for (key, result) in results {
                 match result {
                     Ok(Try::Taken) => {}
-                    Ok(Try::Held(by)) => held = Some((key, by)),
-                    Err(refused) => failed = Some(refused),
+                    Ok(Try::Held(by)) => held.push((key, by)),
+                    Err(refused) => failed.push((key, refused)),
                 }
             }
-            let Some(obstacle) = failed.map(Err).or(held.map(Ok)) else { return Ok(()) };
+            if held.is_empty() && failed.is_empty() {
+                return Ok(());
+            }
             // What cannot be released now is tried again, and said, on the way out.
             let _ = self.release().await;
-            let (key, by) = obstacle?;
+            if !failed.is_empty() {
+                failed.sort_by(|(one, _), (other, _)| one.cmp(other));
+                return Err(failed.into_iter().map(|(_, refused)| refused).collect());
+            }
+            held.sort_by(|(one, _), (other, _)| one.cmp(other));
             let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {
-                return Err(Refused::Held { key, holder: by.holder(), id: printable(&by.id) });
+                let refused = held.into_iter().map(|(key, by)| Refused::Held {
+                    key,
+                    holder: by.holder(),
+                    id: printable(&by.id),
+                });
+                return Err(refused.collect());
             }
-            waits(&key, &by.holder());
+            for (key, by) in &held {
+                waits(key, &by.holder());
+            }
             tokio::time::sleep(PAUSE.min(left)).await;
         }
     }
@@ -289,6 +309,19 @@ impl Held {
             Err(error) => Err(complain(&error)),
         }
     }
+}
+
+/// The locks on these states, as far as they can be read.
+pub async fn on(bucket: &Bucket, states: Vec<String>) -> Vec<(String, LockInfo)> {
+    stream::iter(states)
+        .map(|key| async move {
+            let found = read(bucket, &format!("{key}{LOCK_SUFFIX}")).await;
+            Some((key, found.ok()??.0))
+        })
+        .buffered(PARALLEL)
+        .filter_map(async |found| found)
+        .collect()
+        .await
 }
 
 async fn read(bucket: &Bucket, object: &str) -> Result<Option<(LockInfo, String)>, AwsError> {

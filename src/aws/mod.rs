@@ -43,7 +43,7 @@ pub use s3::Bucket;
 pub use session::Session;
 pub use versions::{ObjectVersion, OldVersion};
 
-use crate::inputs::Environment;
+use crate::inputs::{self, Environment};
 use crate::principal::Principal;
 
 /// Attempts of one call, the first one included. The SDK waits between them
@@ -52,11 +52,6 @@ const ATTEMPTS: u32 = 4;
 
 /// No answer at all by then: the attempt is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between the request and the end of an answer without a streamed body. A copy of
-/// 5 GB inside S3 takes about a minute.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
-/// All attempts of one call together.
-const CALL_TIMEOUT: Duration = Duration::from_secs(400);
 
 /// Counts the requests that are really sent, retries included.
 #[derive(Debug, Clone, Default)]
@@ -131,10 +126,12 @@ impl Aws {
     /// [`Kind::Credentials`], when there are none.
     pub async fn connect(environment: &Environment, region: &str) -> Result<Self, AwsError> {
         let requests = Requests::default();
+        let attempt = inputs::attempt_timeout(environment);
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(CALL_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT.min(attempt))
+            .operation_attempt_timeout(attempt)
+            // All attempts of one call together.
+            .operation_timeout(attempt * 8 / 3)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))

@@ -11,7 +11,7 @@ use octocrab::Octocrab;
 use octocrab::service::middleware::retry::RetryConfig;
 use serde_json::Value;
 
-use crate::inputs::{Environment, Secret};
+use crate::inputs::{self, Environment, Secret};
 use crate::names::printable;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ impl Api {
             .map_err(|_| "GITHUB_API_URL is no address".to_owned())?
             .personal_token(token.reveal().to_owned())
             .set_connect_timeout(Some(CONNECT_TIMEOUT))
-            .set_read_timeout(Some(READ_TIMEOUT))
+            .set_read_timeout(Some(READ_TIMEOUT.min(inputs::attempt_timeout(environment))))
             .add_retry_config(RetryConfig::None)
             .build()
             .map_err(|_| "no client could be made".to_owned())?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::inputs::Environment;
+use crate::inputs::{self, Environment};
 
 /// What STS takes as the token's audience.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -18,6 +18,7 @@ pub async fn oidc_token(environment: &Environment) -> Result<String, String> {
     let bearer = variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")?;
     let separator = if url.contains('?') { '&' } else { '?' };
     let failed = |what: &str| format!("the runner gave no OIDC token: {what}");
+    let timeout = TIMEOUT.min(inputs::attempt_timeout(environment));
     // The client sends its token to its base address only.
     let (scheme, rest) = url.split_once("://").ok_or_else(|| failed("no address"))?;
     let (host, path) = rest.split_once('/').ok_or_else(|| failed("no address"))?;
@@ -26,8 +27,8 @@ pub async fn oidc_token(environment: &Environment) -> Result<String, String> {
         .base_uri(format!("{scheme}://{host}"))
         .map_err(|_| failed("no address"))?
         .personal_token(bearer.to_owned())
-        .set_connect_timeout(Some(TIMEOUT))
-        .set_read_timeout(Some(TIMEOUT))
+        .set_connect_timeout(Some(timeout))
+        .set_read_timeout(Some(timeout))
         .build()
         .map_err(|_| failed("no client"))?;
     // The errors could quote the address with its query; their kind is enough.

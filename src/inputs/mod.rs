@@ -18,6 +18,7 @@ use options::list;
 pub use options::{FileFormat, History, Lock, Mode, OnExisting, Probe, Strategy};
 pub use raw::{Environment, KNOWN, RawInputs};
 pub use secret::Secret;
+pub use values::attempt_timeout;
 use values::words;
 
 use crate::backend::BackendFormat;
@@ -244,6 +245,7 @@ impl Resolver<'_> {
             _ => {}
         }
         let probe_role = probe_roles.pop();
+        self.timeouts();
         let in_flight = self.in_flight(raw.in_flight);
         let in_flight_branch = raw.in_flight_branch.filter(|branch| {
             // GitHub's runs name the branch alone; `refs/heads/main` would match nobody.

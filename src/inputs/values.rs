@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{DEFAULT_MEMORY_MIB, Problem, Resolver, Runner};
+use super::{DEFAULT_MEMORY_MIB, Environment, Problem, Resolver, Runner};
 use crate::in_flight::InFlight;
 use crate::names::{self, printable};
 
@@ -59,6 +59,14 @@ impl Resolver<'_> {
         let mebibytes = text.parse::<u64>().ok().filter(|n| (1..=1 << 20).contains(n));
         self.check(NAME, text, mebibytes.is_none(), "must be a number of MiB from 1 to 1048576");
         mebibytes.unwrap_or(DEFAULT_MEMORY_MIB) << 20
+    }
+
+    /// Refuses a time-out that [`attempt_timeout`] would pass over.
+    pub(super) fn timeouts(&mut self) {
+        if let Some(text) = self.environment.get(ATTEMPT_TIMEOUT) {
+            let wrong = seconds_given(text).is_none();
+            self.check(ATTEMPT_TIMEOUT, text, wrong, "must be a number of seconds from 1 to 600");
+        }
     }
 
     pub(super) fn in_flight(&mut self, raw: Option<String>) -> InFlight {
@@ -119,6 +127,20 @@ impl Resolver<'_> {
         }
         relative.components().filter(|part| *part != Component::CurDir).collect()
     }
+}
+
+const ATTEMPT_TIMEOUT: &str = "TFSTATE_KMS_ATTEMPT_TIMEOUT";
+
+fn seconds_given(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|seconds| (1..=600).contains(seconds))
+}
+
+/// How long one attempt of a call to AWS may take, from the request to the end of an answer
+/// without a streamed body; a matter of the network, and so a variable and no input. By
+/// default 150 s: a copy of 5 GB inside S3 takes about a minute.
+pub fn attempt_timeout(environment: &Environment) -> Duration {
+    let given = environment.get(ATTEMPT_TIMEOUT).and_then(seconds_given);
+    Duration::from_secs(given.unwrap_or(150))
 }
 
 /// The items of a list by commas, spaces or lines.

@@ -3,6 +3,7 @@
 use crate::aws::{AwsError, Kind, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::gate::Gate;
+use crate::history::History;
 use crate::inputs::{Probe, Request};
 use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
@@ -223,6 +224,35 @@ fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason,
             "This run has not changed it; find out what did".to_owned(),
         ),
     }
+}
+
+/// What to think of a state under the wanted key that this principal cannot read: a run that
+/// was killed while it tried the key on one state leaves that state so.
+pub fn way_back(state: &State, history: Option<&History>, bucket: &str) -> String {
+    let (name, key) = (plan::name(state), printable(&state.key));
+    let begin = format!(
+        "{name} is under the wanted key already. If a run of this action was killed while it tried the key on \
+         this state, nobody has written it since, and the version before has the same bytes"
+    );
+    let Some(old) = history.and_then(|history| history.way_back(&state.key)) else {
+        return format!(
+            "{begin}; that run's log names the version, and so does `aws s3api list-object-versions` to who may \
+             list them"
+        );
+    };
+    let written = old.version.written_at.as_deref().unwrap_or("an unknown date");
+    let id = printable(&old.version.id);
+    let version = format!("{begin}: {id}, {}, written {written}", plan::describe(&old.encryption));
+    // A command to be pasted holds nothing that a shell or an address would take for more.
+    let plain =
+        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b));
+    if !plain(&state.key) || !plain(&old.version.id) {
+        return version;
+    }
+    format!(
+        "{version}. Compare the dates before you bring it back: aws s3api copy-object --bucket {bucket} --key {key} \
+         --copy-source '{bucket}/{key}?versionId={id}'"
+    )
 }
 
 /// A state that was planned but not begun.

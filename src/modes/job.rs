@@ -83,7 +83,13 @@ impl Job<'_, '_> {
             let first = todo.remove(first);
             // It may have to wait for room, which nobody else would give back.
             todo.iter_mut().for_each(|one| one.before.body = None);
-            self.run.log.line("only S3 can tell whether the key may be used: one state goes first");
+            let state = &self.survey.states[first.at];
+            self.run.log.line(&format!(
+                "only S3 can tell whether the key may be used: one state goes first, {}, of which the version {} \
+                 is kept as it is",
+                plan::name(state),
+                first.before.seen.version_id.as_deref().unwrap_or("null")
+            ));
             let result = self.one(&rekey, &first.write, first.at, first.before).await;
             let good = matches!(result.outcome, Outcome::Rekeyed(_) | Outcome::ByAnother(_));
             done.push((first.at, Some(result)));

@@ -1,14 +1,17 @@
 //! Takes Terraform's locks before a re-key, and releases them on every way out.
 
+use std::collections::BTreeSet;
+
 use super::Run;
 use crate::aws::{Bucket, WriteAs};
 use crate::check::{Failure, FailureReason};
 use crate::github;
 use crate::inputs::Lock;
-use crate::lock::{LockInfo, Refused};
+use crate::lock::{self, LockInfo, Refused};
+use crate::names::printable;
 use crate::plan::{Goal, Plan};
 use crate::report::Report;
-use crate::survey::Survey;
+use crate::survey::{Found, Survey};
 
 impl Run<'_> {
     /// Locks the states that are to be re-keyed; returns whether the run may go on.
@@ -20,7 +23,11 @@ impl Run<'_> {
         survey: &Survey,
         plan: &Plan,
     ) -> bool {
-        if self.request.lock != Lock::S3 || plan.rekeys().next().is_none() {
+        if self.request.lock != Lock::S3 {
+            return true;
+        }
+        if plan.rekeys().next().is_none() {
+            self.look_for_locks(report, bucket, survey, plan).await;
             return true;
         }
         self.log.group("Locks");
@@ -43,8 +50,9 @@ impl Run<'_> {
             self.log.line(&format!("waiting for the lock of `{key}`: {holder}"));
         };
         let taking = self.locks.take(bucket, &infos, &write, self.request.lock_timeout, waits);
+        let looking = self.look_for_locks(report, bucket, survey, plan);
         let taken = tokio::select! {
-            taken = taking => taken,
+            (taken, ()) = async { tokio::join!(taking, looking) } => taken,
             () = self.cancelled.asked() => return false,
         };
         match taken {
@@ -53,8 +61,35 @@ impl Run<'_> {
                 true
             }
             Err(refused) => {
-                report.failures.push(failure(&refused));
+                report.failures.extend(refused.iter().map(failure));
                 false
+            }
+        }
+    }
+
+    /// Says which of the states that are not to be locked have a lock of this program's: of a
+    /// run that was killed after it had re-keyed them, nobody else would.
+    async fn look_for_locks(
+        &self,
+        report: &mut Report,
+        bucket: &Bucket,
+        survey: &Survey,
+        plan: &Plan,
+    ) {
+        let locked: BTreeSet<usize> = plan.rekeys().map(|(at, _)| at).collect();
+        let others = survey.states.iter().enumerate().filter(|(at, state)| {
+            !locked.contains(at) && matches!(state.found, Found::Readable(_))
+        });
+        let others = others.map(|(_, state)| state.key.clone()).collect();
+        for (key, by) in lock::on(bucket, others).await {
+            if by.is_of_this_program() {
+                report.warnings.push(format!(
+                    "state `{}` is locked: {}. {}{}",
+                    printable(&key),
+                    by.holder(),
+                    IF_IT_IS_GONE,
+                    printable(&by.id)
+                ));
             }
         }
     }
@@ -65,6 +100,9 @@ impl Run<'_> {
         let _ = self.locks.release().await;
     }
 }
+
+const IF_IT_IS_GONE: &str = "If that is gone, for instance a run that was killed, release the lock in the \
+                             stack's folder: terraform force-unlock ";
 
 /// A lock that stays behind.
 pub(crate) fn not_released(problem: String) -> Failure {
@@ -81,10 +119,7 @@ fn failure(refused: &Refused) -> Failure {
         Refused::Held { key, holder, id } => Failure::new(
             reason,
             format!("state `{key}` is locked: {holder}"),
-            format!(
-                "Wait for its holder (`lock-timeout`, seconds). If that is gone, for instance a run that \
-                 was killed, release it in the stack's folder: terraform force-unlock {id}"
-            ),
+            format!("Wait for its holder (`lock-timeout`, seconds). {IF_IT_IS_GONE}{id}"),
         ),
         Refused::NotReleasable { key, why } => Failure::new(
             reason,

@@ -66,6 +66,14 @@ impl Run<'_> {
         report.warnings.extend(plan.warnings.iter().cloned());
         let rows = looked.survey.states.iter().zip(&plan.steps);
         report.objects = rows.map(|(state, step)| findings::surveyed(state, step)).collect();
+        for state in &looked.survey.states {
+            if let (Found::Unreadable { seen, .. }, Some(_)) = (&state.found, goal.key())
+                && goal.rewrite(&seen.server_side).is_none()
+            {
+                let history = looked.history.as_ref();
+                report.warnings.push(findings::way_back(state, history, &request.bucket));
+            }
+        }
         for (state, row) in looked.survey.states.iter().zip(&report.objects) {
             self.log.line(&format!("{}: {}", plan::name(state), line(row, state)));
         }

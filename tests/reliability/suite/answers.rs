@@ -52,7 +52,8 @@ impl HttpConnector for Canned {
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
+    RUNTIME
+        .get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
 }
 
 /// S3's and KMS's answers, through the SDK and what says what its errors mean.
@@ -92,7 +93,8 @@ pub fn aws(text: &str) {
             let asked = scope.spawn(|| {
                 runtime().block_on(async {
                     let get = s3.get_object().bucket("b").key("k").send().await;
-                    let copy = s3.copy_object().bucket("b").key("k").copy_source("b/k").send().await;
+                    let copy =
+                        s3.copy_object().bucket("b").key("k").copy_source("b/k").send().await;
                     let decrypt = kms.decrypt().key_id("k").send().await;
                     [
                         get.err().map(|error| aws::classify("s3:GetObject", &error)),
@@ -122,7 +124,8 @@ pub fn aws(text: &str) {
 /// GitHub's lists, with each field in turn of the text's making, and its errors.
 pub fn github(text: &str) {
     let parsed = serde_json::from_str::<Value>(text).ok();
-    let made: Vec<Value> = [Some(Value::from(text)), parsed.clone()].into_iter().flatten().collect();
+    let made: Vec<Value> =
+        [Some(Value::from(text)), parsed.clone()].into_iter().flatten().collect();
     let run = json!({ "id": 1, "path": ".github/workflows/infra.yml", "status": "in_progress",
         "head_branch": "main", "run_started_at": "2026-11-24T03:35:02Z", "html_url": "https://x/1" });
     let job = json!({ "status": "in_progress", "conclusion": null, "runner_name": "r",

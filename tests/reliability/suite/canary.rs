@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher};
 
-use super::way::{Way, files};
+use super::way::{Way, With, files};
 use super::{Bounds, Part, defects, each, table};
 use crate::common::CANARY;
 use crate::common::bench::Bench;
@@ -110,7 +110,7 @@ pub fn not_shown(bench: &Bench, log: &str) -> Result<usize> {
 /// Runs the mode and searches all that it left.
 async fn searched(case: Case) -> Result<usize> {
     let before = if ["verify", "rollback"].contains(&case.mode) { "rollback" } else { "apply" };
-    let way = Way { mode: before, full: true, in_place: false };
+    let way = Way { mode: before, with: With::Guards, in_place: false };
     let bench = way.bench().await;
     ensure!(shows(&bench.body(crate::common::KEYS[0]), CANARY), "no canary in the state");
     if let Some(effect) = case.every.effect() {

@@ -5,17 +5,23 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher, Moment};
 
-use super::way::Way;
+use super::way::{Taken, Way, With};
 use super::{Bounds, Part, defects, each, table};
-use crate::common::KEYS;
 
-const WAYS: [Way; 6] = [
-    Way { mode: "apply", full: false, in_place: false },
-    Way { mode: "apply", full: true, in_place: false },
-    Way { mode: "rollback", full: false, in_place: false },
-    Way { mode: "rollback", full: true, in_place: false },
-    Way { mode: "apply", full: false, in_place: true },
-    Way { mode: "apply", full: true, in_place: true },
+const fn way(mode: &'static str, with: With, in_place: bool) -> Way {
+    Way { mode, with, in_place }
+}
+
+const WAYS: [Way; 9] = [
+    way("apply", With::Nothing, false),
+    way("apply", With::Guards, false),
+    way("apply", With::Everything, false),
+    way("apply", With::Refusal, false),
+    way("rollback", With::Nothing, false),
+    way("rollback", With::Guards, false),
+    way("apply", With::Nothing, true),
+    way("apply", With::Guards, true),
+    way("apply", With::History, true),
 ];
 
 const MOMENTS: [Moment; 3] = [Moment::Before, Moment::CarriedOut, Moment::Answered];
@@ -34,6 +40,8 @@ struct Left {
     done: usize,
     /// Temporary files.
     files: usize,
+    /// What the next run said was to be done first.
+    taken: Taken,
 }
 
 /// Kills a run there, and has it run again.
@@ -62,16 +70,15 @@ async fn killed(Point { way, nth, moment }: Point) -> Result<Left> {
     bench.lab.clear_faults();
     way.intact(&bench)?;
     let done = way.done(&bench);
-    let ran = way.run(&bench);
-    way.converged(&bench, &ran)?;
-    Ok(Left { done, files: Way::leftovers(&bench) })
+    let taken = way.to_the_end(&bench)?;
+    Ok(Left { done, files: Way::leftovers(&bench), taken })
 }
 
 /// How many requests an undisturbed run sends.
 async fn requests(way: Way) -> Result<u32> {
     let bench = way.bench().await;
     let ran = way.run(&bench);
-    way.converged(&bench, &ran)?;
+    way.converged(&bench, &ran).map_err(|error| error.context(way.name()))?;
     Ok(u32::try_from(bench.lab.log().len())?)
 }
 
@@ -94,8 +101,15 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
             let own: Vec<_> = outcomes.iter().filter(|(point, _)| point.way == *way).collect();
             let left: Vec<&Left> =
                 own.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).collect();
-            let found = |done: usize| left.iter().filter(|left| left.done == done).count();
-            let counts = [0, 1, KEYS.len()].map(found);
+            let found = |wanted: &dyn Fn(&&&Left) -> bool| left.iter().filter(wanted).count();
+            let all = way.keys().len();
+            let counts = [
+                found(&|left| left.done == 0),
+                found(&|left| left.done > 0 && left.done < all),
+                found(&|left| left.done == all),
+                found(&|left| left.taken.unlocked),
+                found(&|left| left.taken.brought_back),
+            ];
             let mut row = vec![way.name(), sent.to_string(), own.len().to_string()];
             row.extend(counts.map(|count| count.to_string()));
             row.push(format!("{} of {}", left.len(), own.len()));
@@ -108,17 +122,22 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
         "requests",
         "crash points",
         "no state re-keyed yet",
-        "one",
-        "both",
+        "some",
+        "all",
+        "a lock left",
+        "a state left unreadable",
         "intact, and converged by the next run",
         "temporary files left",
     ];
     let text = format!(
         "SIGKILL at every request: before it is carried out, after it is carried out and before its \
-         answer, and after its answer. Two states; the deploy role of another account (in place: the \
-         bucket owner's administrator). With the probe come the look for runs in flight and the check \
-         run. Then the same again, undisturbed: it must exit with 0 and leave the same bytes under the \
-         encryption that is wanted, with no version lost.\n\n{}",
+         answer, and after its answer. Two states or three; the deploy role of another account (in place: \
+         the bucket owner's administrator). Then the same again, undisturbed: it must exit with 0 and leave \
+         the same bytes under the encryption that is wanted, with no version lost. A killed run cannot \
+         release a lock: then the next one must say by which command, and the one after that converge. \
+         Where S3 alone can tell whether the key may be used, and lets this principal write and not read, \
+         one state is written and put back, and the run fails; killed in between, it leaves that state \
+         unreadable for this principal, and the next run must name the version with its bytes.\n\n{}",
         table(&head, &rows)
     );
     Ok(Part { title: "Crash points", text, defects: defects(&outcomes) })

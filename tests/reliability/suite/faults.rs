@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher};
 
-use super::way::Way;
+use super::way::{Way, With};
 use super::{Bounds, Part, canary, defects, each, table};
+use crate::common::Ran;
 use crate::common::bench::Bench;
-use crate::common::{KEYS, Ran};
 
-const COPY: Way = Way { mode: "apply", full: true, in_place: false };
-const IN_PLACE: Way = Way { mode: "apply", full: true, in_place: true };
+/// Every operation of the first two is tried; of the others, those that come only there.
+const WAYS: [Way; 6] = [
+    Way { mode: "apply", with: With::Guards, in_place: false },
+    Way { mode: "rollback", with: With::Guards, in_place: false },
+    Way { mode: "apply", with: With::Everything, in_place: false },
+    Way { mode: "apply", with: With::Refusal, in_place: false },
+    Way { mode: "apply", with: With::Guards, in_place: true },
+    Way { mode: "apply", with: With::History, in_place: true },
+];
 
 /// An interrupted run ends within this time.
 const PATIENCE: f64 = 7.0;
@@ -20,8 +27,10 @@ const PATIENCE: f64 = 7.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     Error(u16, &'static str),
-    /// No answer; the run is interrupted a second later.
+    /// No answer.
     Timeout,
+    /// No answer, and the run is interrupted a second later.
+    Interrupted,
     ResetBefore,
     ResetAfter,
     Truncated,
@@ -29,7 +38,7 @@ enum Fault {
     ErrorIn200,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Error(500, "InternalError"),
     Fault::Error(503, "SlowDown"),
     Fault::Error(429, "TooManyRequests"),
@@ -40,13 +49,15 @@ const FAULTS: [Fault; 10] = [
     Fault::ResetAfter,
     Fault::Truncated,
     Fault::Timeout,
+    Fault::Interrupted,
 ];
 
 impl Fault {
     fn name(self) -> String {
         match self {
             Self::Error(status, code) => format!("{status} {code}"),
-            Self::Timeout => "no answer, SIGINT".into(),
+            Self::Timeout => "no answer".into(),
+            Self::Interrupted => "no answer, SIGINT".into(),
             Self::ResetBefore => "reset before".into(),
             Self::ResetAfter => "reset after".into(),
             Self::Truncated => "truncated".into(),
@@ -57,7 +68,7 @@ impl Fault {
     fn effect(self) -> Effect {
         match self {
             Self::Error(status, code) => Effect::fail(status, code),
-            Self::Timeout => Effect::Timeout,
+            Self::Timeout | Self::Interrupted => Effect::Timeout,
             Self::ResetBefore => Effect::ResetBefore,
             Self::ResetAfter => Effect::ResetAfter,
             Self::Truncated => Effect::Truncate,
@@ -82,7 +93,8 @@ async fn spoiled(case: Case) -> Result<String> {
     let matcher = if always { matcher } else { matcher.nth(1) };
     bench.lab.inject(matcher, fault.effect());
     let ran = match fault {
-        Fault::Timeout => interrupted(&bench, way, operation)?,
+        Fault::Interrupted => interrupted(&bench, way, operation)?,
+        Fault::Timeout => way.run_with(&bench, &[("TFSTATE_KMS_ATTEMPT_TIMEOUT", "2")]),
         _ => way.run(&bench),
     };
     way.intact(&bench)?;
@@ -90,7 +102,7 @@ async fn spoiled(case: Case) -> Result<String> {
     let reason = ran.outputs.get("failure-reason").cloned().unwrap_or_default();
     if ran.code == 0 {
         ensure!(reason.is_empty(), "green, and yet {reason}");
-        ensure!(way.done(&bench) == KEYS.len(), "green, and a state is not as wanted");
+        ensure!(way.done(&bench) == way.keys().len(), "green, and a state is not as wanted");
     } else {
         ensure!(!reason.is_empty(), "failed without a reason (exit {})\n{}", ran.code, ran.log);
         ensure!(reason != "internal", "internal\n{}", ran.log);
@@ -99,8 +111,7 @@ async fn spoiled(case: Case) -> Result<String> {
         ensure!(told, "no annotation\n{}", ran.log);
     }
     bench.lab.clear_faults();
-    let next = way.run(&bench);
-    way.converged(&bench, &next)?;
+    way.to_the_end(&bench)?;
     Ok(reason)
 }
 
@@ -129,24 +140,23 @@ fn interrupted(bench: &Bench, way: Way, operation: &str) -> Result<Ran> {
 /// What an undisturbed run calls.
 async fn operations(way: Way) -> BTreeSet<&'static str> {
     let bench = way.bench().await;
-    let _ = way.run(&bench).green();
+    way.converged(&bench, &way.run(&bench)).expect("an undisturbed run");
     let log = bench.lab.log();
     // A handful of names, for the life of the process.
     log.into_iter().map(|entry| &*entry.operation.leak()).collect()
 }
 
-/// Each operation of `apply` with each fault.
+/// Each operation with each fault.
 pub async fn part(bounds: Bounds) -> Result<Part> {
-    let copying = operations(COPY).await;
-    let only_in_place: Vec<&str> = operations(IN_PLACE)
-        .await
-        .into_iter()
-        .filter(|name| *name == "UpdateObjectEncryption")
-        .collect();
+    let mut rows: Vec<(Way, &str)> = Vec::new();
+    for (at, way) in WAYS.into_iter().enumerate() {
+        for operation in operations(way).await {
+            if at < 2 || !rows.iter().any(|(_, known)| *known == operation) {
+                rows.push((way, operation));
+            }
+        }
+    }
     let mut cases = Vec::new();
-    let rows = copying.iter().map(|name| (COPY, *name));
-    let rows: Vec<(Way, &str)> =
-        rows.chain(only_in_place.iter().map(|name| (IN_PLACE, *name))).collect();
     for (way, operation) in &rows {
         for fault in FAULTS {
             if fault == Fault::ErrorIn200 && *operation != "CopyObject" {
@@ -160,7 +170,7 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
     let total = tried.len();
     let outcomes = each(tried, 8, spoiled).await;
 
-    let mut cells: BTreeMap<(&str, Fault), [String; 2]> = BTreeMap::new();
+    let mut cells: BTreeMap<(String, &str, Fault), [String; 2]> = BTreeMap::new();
     let (mut good, mut clear) = (0, 0);
     for (case, outcome) in &outcomes {
         let cell = match outcome {
@@ -174,30 +184,34 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
             }
             Err(_) => "**defect**".into(),
         };
-        let both = cells.entry((case.operation, case.fault)).or_default();
+        let both = cells.entry((case.way.name(), case.operation, case.fault)).or_default();
         both[usize::from(case.always)] = cell;
     }
-    let mut head = vec!["operation".to_owned()];
+    let mut head = vec!["run".to_owned(), "operation".to_owned()];
     head.extend(FAULTS.map(Fault::name));
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let rows: Vec<Vec<String>> = rows
         .iter()
-        .map(|(_, operation)| {
+        .map(|(way, operation)| {
             let cell = |fault| {
-                cells.get(&(*operation, fault)).map_or("–".into(), |[once, always]| {
-                    if once == always { once.clone() } else { format!("{once} / {always}") }
-                })
+                cells.get(&(way.name(), *operation, fault)).map_or(
+                    "–".into(),
+                    |[once, always]| {
+                        if once == always { once.clone() } else { format!("{once} / {always}") }
+                    },
+                )
             };
-            let mut row = vec![format!("`{operation}`")];
+            let mut row = vec![way.name(), format!("`{operation}`")];
             row.extend(FAULTS.map(cell));
             row
         })
         .collect();
     let text = format!(
-        "Each operation that `apply` calls fails in each manner, its first time / every time. ✓ is \
+        "Each operation that a run calls fails in each manner, its first time / every time. ✓ is \
          success: by another attempt, or since the operation only adds to the report. Otherwise the \
-         cell has the failure reason. A run that gets no answer is interrupted after a second, and must \
-         end within {PATIENCE} s. Whatever came, the bytes must be those of before, under the encryption of \
+         cell has the failure reason. Without an answer an attempt is given up after two seconds here \
+         (`TFSTATE_KMS_ATTEMPT_TIMEOUT`); one more column interrupts the run after one, and it must end \
+         within {PATIENCE} s. Whatever came, the bytes must be those of before, under the encryption of \
          before or the one that is wanted, and an undisturbed run must converge.\n\n\
          **{total} cases: {good} successes, {clear} clear errors, {} others.**\n\n{}",
         total - good - clear,

@@ -1,45 +1,108 @@
-//! A run of `apply` or `rollback` on two states, and what must hold after it.
+//! A run of `apply` or `rollback` on some states, and what must hold after it.
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use aws_lab::{Encryption, Topology, WorkflowRun};
+use serde_json::{Value, json};
 
 use crate::common::bench::Bench;
 use crate::common::{BUCKET, KEYS, Ran, state};
 
-/// How the two states are re-keyed.
+/// A state that only a listing names.
+const LISTED: &str = "env:/blue/production";
+const DEPLOY_ACCOUNT: &str = "222222222222";
+
+/// What belongs to the run beside the re-key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// Nothing.
+    Nothing,
+    /// The gate's probe, the look for runs in flight and the check run.
+    Guards,
+    /// Terraform's lock, a prefix, tags, a reader, and a key policy with kms:ViaService, under
+    /// which one state goes first.
+    Everything,
+    /// Old versions, which are re-keyed, too.
+    History,
+    /// A key policy under which S3 writes and does not read, as only S3 can tell: the state
+    /// that goes first is put back, and the run fails.
+    Refusal,
+}
+
+/// How the states are re-keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
     /// `apply` or `rollback`.
     pub mode: &'static str,
-    /// With the gate's probe, the look for runs in flight and the check run.
-    pub full: bool,
+    /// What else is done.
+    pub with: With,
     /// By S3's in-place operation, which takes the bucket owner's administrator.
     pub in_place: bool,
+}
+
+/// What the way from a crash to the wanted end has taken beside another run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Taken {
+    /// A lock that was left, and released as the run said.
+    pub unlocked: bool,
+    /// A state that could not be read, and was brought back as the run said.
+    pub brought_back: bool,
 }
 
 impl Way {
     /// As a table has it.
     pub fn name(self) -> String {
-        let how = if self.in_place { ", in place" } else { "" };
-        let probe = if self.full { "on" } else { "off" };
-        format!("`{}`{how}, probe {probe}", self.mode)
+        let how = if self.in_place { " in place" } else { "" };
+        let with = match self.with {
+            With::Nothing => "",
+            With::Guards => ", probe, runs in flight, check run",
+            With::Everything => ", lock, prefix, tags, reader, kms:ViaService",
+            With::History => ", old versions",
+            With::Refusal => ", unreadable and restored",
+        };
+        format!("`{}`{how}{with}", self.mode)
     }
 
     fn who(self) -> &'static str {
         if self.in_place { "admin" } else { "deploy" }
     }
 
-    /// The lab, with both states as they are before.
+    /// The states.
+    pub fn keys(self) -> Vec<&'static str> {
+        let listed = (self.with == With::Everything).then_some(LISTED);
+        KEYS.into_iter().chain(listed).collect()
+    }
+
+    /// The lab, with the states as they are before.
     pub async fn bench(self) -> Bench {
         Bench::with(Topology::Roles, |world| {
             let key = world.state_key_arn().to_owned();
-            if self.mode == "rollback" {
-                for (at, name) in KEYS.iter().enumerate() {
-                    let kms = Encryption::Kms { key: key.clone() };
-                    world.put_object(BUCKET, name, state(7 + at as u64), kms);
+            for (at, name) in self.keys().into_iter().enumerate() {
+                let before = match self.mode {
+                    "rollback" => Encryption::Kms { key: key.clone() },
+                    _ => Encryption::SseS3,
+                };
+                // The two usual ones are there already, under SSE-S3.
+                let more = name == LISTED || self.mode == "rollback" || self.with == With::History;
+                if more {
+                    world.put_object(BUCKET, name, state(7 + at as u64), before);
                 }
+            }
+            if self.with == With::Everything {
+                world.tag_object(BUCKET, KEYS[0], &[("team", "infra")]);
+                world.add_reader_role("report", DEPLOY_ACCOUNT, true, true);
+            }
+            if matches!(self.with, With::Everything | With::Refusal) {
+                world.require_via_service(&key);
+                let grant = json!({ "Effect": "Allow", "Principal": "*",
+                    "Action": ["s3:ListBucketVersions", "s3:GetObjectVersion"],
+                    "Resource": [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")] });
+                let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+                policy["Statement"].as_array_mut().unwrap().push(grant);
+            }
+            if self.with == With::Refusal {
+                world.drop_from_key_policy(&key, "kms:Decrypt");
             }
             world.github.workflows = vec!["infra.yml".into()];
             world.github.runs = vec![WorkflowRun {
@@ -57,15 +120,26 @@ impl Way {
     /// The environment of the run.
     pub fn variables(self, bench: &Bench) -> Vec<(String, String)> {
         let key = if self.mode == "rollback" { "" } else { &bench.key };
+        let reader = format!("arn:aws:iam::{DEPLOY_ACCOUNT}:role/report");
         let mut more = vec![];
         if self.in_place {
             more.push(("INPUT_STRATEGY", "in-place"));
         }
-        if !self.full {
+        if self.with != With::Guards {
             more.push(("INPUT_PROBE", "off"));
         }
+        match self.with {
+            With::Nothing | With::Guards | With::Refusal => {}
+            With::Everything => more.extend([
+                ("INPUT_LOCK", "s3"),
+                ("INPUT_LOCK-TIMEOUT", "0"),
+                ("INPUT_MUST-READ", reader.as_str()),
+                ("INPUT_STATE-KEYS", "infra={environment}\ndns={environment}-bootstrap\nenv:/*"),
+            ]),
+            With::History => more.push(("INPUT_HISTORY", "rekey")),
+        }
         let mut variables = bench.variables(self.who(), self.mode, key, &more);
-        if self.full {
+        if self.with == With::Guards {
             variables.extend(bench.lab.github_env());
             variables.push(("INPUT_CHECK-RUN".into(), "true".into()));
             let workflow = "example/infrastructure/.github/workflows/infra.yml@refs/heads/main";
@@ -74,21 +148,29 @@ impl Way {
         variables
     }
 
-    /// Runs it as often as is asked for, undisturbed.
+    /// Runs it once.
     pub fn run(self, bench: &Bench) -> Ran {
-        let variables = self.variables(bench);
+        self.run_with(bench, &[])
+    }
+
+    /// Runs it once, with further variables.
+    pub fn run_with(self, bench: &Bench, more: &[(&str, &str)]) -> Ran {
+        let mut variables = self.variables(bench);
+        variables
+            .extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         tokio::task::block_in_place(|| bench.workspace.run(&variables))
     }
 
     /// How many states are as wanted.
     pub fn done(self, bench: &Bench) -> usize {
-        KEYS.iter().filter(|key| bench.encryption(key) == self.wanted(bench)).count()
+        let wanted = |key: &&&str| bench.encryption(key) == self.wanted(bench);
+        self.keys().iter().filter(wanted).count()
     }
 
     /// The bytes of before, under the encryption of before or the one that is wanted; and
     /// nothing that was ever there is gone.
     pub fn intact(self, bench: &Bench) -> Result<()> {
-        for (at, key) in KEYS.iter().enumerate() {
+        for (at, key) in self.keys().into_iter().enumerate() {
             let written = state(7 + at as u64);
             ensure!(bench.body(key) == written, "`{key}` has other bytes");
             let now = bench.encryption(key);
@@ -97,17 +179,53 @@ impl Way {
             let world = bench.lab.world();
             let versions = world.versions(BUCKET, key);
             ensure!(versions.iter().all(|one| one.body == written), "`{key}` was overwritten once");
+            let tagged = self.with == With::Everything && key == KEYS[0];
+            let tags = versions.iter().all(|one| one.tags.contains_key("team") == tagged);
+            let found: Vec<_> = versions.iter().map(|one| &one.tags).collect();
+            ensure!(tags, "`{key}` has other tags: {found:?}");
         }
         Ok(())
     }
 
+    /// Runs it until it has come to its end, doing on the way what a run says is to be done.
+    pub fn to_the_end(self, bench: &Bench) -> Result<Taken> {
+        let mut taken = Taken::default();
+        let mut ran = self.run(bench);
+        if !locks(bench, &self.keys()).is_empty() {
+            let reason = ran.output("failure-reason");
+            ensure!(["", "state-locked"].contains(&reason), "{reason}\n{}", ran.log);
+            unlock(bench, &ran)?;
+            taken.unlocked = true;
+            ran = self.run(bench);
+        }
+        if self.with == With::Refusal && ran.output("failure-reason") == "state-unreadable" {
+            bring_back(bench, &ran)?;
+            taken.brought_back = true;
+            ran = self.run(bench);
+        }
+        self.converged(bench, &ran)?;
+        Ok(taken)
+    }
+
     /// All that an undisturbed run comes to.
     pub fn converged(self, bench: &Bench, ran: &Ran) -> Result<()> {
-        ensure!(ran.code == 0, "the next run failed: {}", ran.output("failure-reason"));
         self.intact(bench)?;
-        ensure!(self.done(bench) == KEYS.len(), "the next run left a state as it was");
+        let reason = ran.output("failure-reason");
+        if self.with == With::Refusal {
+            ensure!(reason == "restored", "the next run ended otherwise: {reason}\n{}", ran.log);
+            ensure!(self.done(bench) == 0, "a state that cannot be read was left");
+            return Ok(());
+        }
+        ensure!(ran.code == 0, "the next run failed: {reason}\n{}", ran.log);
+        ensure!(self.done(bench) == self.keys().len(), "the next run left a state as it was");
         let keyed = bench.workspace.backend("infra").contains("kms_key_id");
         ensure!(keyed == (self.mode == "apply"), "backend.tf is not as wanted");
+        ensure!(locks(bench, &self.keys()).is_empty(), "a lock was left");
+        if self.with == With::History {
+            let (world, wanted) = (bench.lab.world(), self.wanted(bench));
+            let all = KEYS.iter().flat_map(|key| world.versions(BUCKET, key));
+            ensure!(all.into_iter().all(|one| one.encryption == wanted), "an old version was left");
+        }
         Ok(())
     }
 
@@ -128,6 +246,49 @@ impl Way {
     fn encryption(self, bench: &Bench, keyed: bool) -> Encryption {
         if keyed { Encryption::Kms { key: bench.key.clone() } } else { Encryption::SseS3 }
     }
+}
+
+/// The locks that are there: object keys and bodies.
+fn locks(bench: &Bench, keys: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let world = bench.lab.world();
+    let names = keys.iter().map(|key| format!("{key}.tflock"));
+    let held = names.filter_map(|name| {
+        let body = world.current(BUCKET, &name)?.body.to_vec();
+        Some((name, body))
+    });
+    held.collect()
+}
+
+/// Releases what a killed run has left, if the run says by which command.
+fn unlock(bench: &Bench, ran: &Ran) -> Result<()> {
+    for (name, body) in locks(bench, &[KEYS[0], KEYS[1], LISTED]) {
+        let info: Value = serde_json::from_slice(&body)?;
+        let command = format!("terraform force-unlock {}", info["ID"].as_str().unwrap_or_default());
+        ensure!(ran.log.contains(&command), "{command} is not said\n{}", ran.log);
+        bench.lab.world().delete_object(BUCKET, &name);
+    }
+    Ok(())
+}
+
+/// Brings the version back that the run names.
+fn bring_back(bench: &Bench, ran: &Ran) -> Result<()> {
+    for key in KEYS {
+        let mut world = bench.lab.world();
+        if world.current(BUCKET, key).unwrap().encryption == Encryption::SseS3 {
+            continue;
+        }
+        let source = format!("--copy-source '{BUCKET}/{key}?versionId=");
+        let named = ran.log.split(&source).nth(1).and_then(|rest| rest.split('\'').next());
+        let version =
+            world.versions(BUCKET, key).iter().find(|one| Some(&*one.version_id) == named);
+        let Some(version) = version else {
+            anyhow::bail!("no version of `{key}` to go back to is named\n{}", ran.log);
+        };
+        ensure!(version.encryption == Encryption::SseS3, "{named:?} is under the key, too");
+        let body = version.body.clone();
+        world.put_object(BUCKET, key, body, Encryption::SseS3);
+    }
+    Ok(())
 }
 
 /// All files below a folder, sorted, relative to it.

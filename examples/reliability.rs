@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use suite::{Bounds, Part};
 
-const ALL: Bounds = Bounds { stride: 1, seeds: 1500, seconds: 60 };
+const ALL: Bounds = Bounds { stride: 1, seeds: 2000, seconds: 60 };
 /// Three minutes of hostile input.
 const FUZZ: Bounds = Bounds { seconds: 180, ..ALL };
 const PAGE: &str = "docs/reliability.md";

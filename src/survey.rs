@@ -71,6 +71,8 @@ pub struct Readable {
     pub seen: Seen,
     /// SHA-256 of its body.
     pub sha256: [u8; 32],
+    /// When S3 answered, RFC 3339 in UTC.
+    pub read_at: String,
     /// What Terraform says of it, where its body is a plain state document.
     pub document: Option<Document>,
     /// Its tags, where it has any that this principal may see.
@@ -234,12 +236,12 @@ impl Found {
 
 impl Readable {
     fn new(download: Download, tags: BTreeMap<String, String>, keep: bool) -> Self {
-        let Download { seen, sha256, beginning, body } = download;
+        let Download { seen, sha256, read_at, beginning, body } = download;
         let document = body.as_ref().and_then(|held| Document::parse(&held.bytes));
         let text = String::from_utf8_lossy(&beginning);
         let is_update_request = text.starts_with('<') && text.contains("<ObjectEncryption");
         let body = body.filter(|_| keep).map(Body);
-        Self { seen, sha256, document, tags, body, is_update_request }
+        Self { seen, sha256, read_at, document, tags, body, is_update_request }
     }
 }
 

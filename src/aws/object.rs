@@ -129,6 +129,8 @@ pub struct Download {
     pub seen: Seen,
     /// SHA-256 of the body.
     pub sha256: [u8; 32],
+    /// When the answer came, RFC 3339 in UTC.
+    pub read_at: String,
     /// Its first bytes, [`BEGINNING`] at most.
     pub beginning: Vec<u8>,
     /// The body, where there was room to hold it.

@@ -387,6 +387,7 @@ fn copied(answer: &CopyObjectOutput) -> Copied {
 
 /// `None` when the body breaks off, or its checksum does not fit.
 async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> Option<Download> {
+    let read_at = crate::report::now();
     let mut held = share.is_some().then(BytesMut::new);
     let mut beginning = Vec::new();
     let mut hash = Sha256::new();
@@ -406,7 +407,7 @@ async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> 
         return None;
     }
     let body = held.zip(share).map(|(bytes, share)| Held { bytes: bytes.freeze(), _share: share });
-    Some(Download { seen, sha256: hash.finalize().into(), beginning, body })
+    Some(Download { seen, sha256: hash.finalize().into(), read_at, beginning, body })
 }
 
 fn broken_body() -> AwsError {

@@ -8,7 +8,7 @@ use crate::inputs::{Probe, Request};
 use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
 use crate::rekey::{Outcome, Untouched};
-use crate::report::{Action, Encryption, ObjectReport, Report, now};
+use crate::report::{Action, Encryption, ObjectReport, Report};
 use crate::survey::{Found, Readable, State};
 
 /// The row of a state as the survey found it.
@@ -48,7 +48,7 @@ fn read(row: &mut ObjectReport, readable: &Readable) {
     row.size = Some(readable.seen.size);
     row.lineage = readable.document.as_ref().map(|document| document.lineage.clone());
     row.serial = readable.document.as_ref().map(|document| document.serial);
-    row.read_at = Some(now());
+    row.read_at = Some(readable.read_at.clone());
 }
 
 /// Enters a re-key's outcome into the row; returns the failure, if it is one.

@@ -31,6 +31,7 @@ fn readable(server_side: ServerSide, size: u64) -> Found {
     Found::Readable(Box::new(Readable {
         seen: seen(server_side, size),
         sha256: [0; 32],
+        read_at: "2026-11-23T10:00:00Z".into(),
         document: None,
         tags: BTreeMap::new(),
         body: None,

@@ -2,6 +2,8 @@
 //! lost at the worst moment, more states than memory.
 
 use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 
 use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, sized_state, state};
@@ -399,4 +401,24 @@ async fn one_state_goes_first_though_others_hold_all_the_memory() {
     let more = [("TFSTATE_KMS_MEMORY_MIB", "1"), ("INPUT_TIME-LIMIT", "60")];
     let ran = bench.run("apply", &more).await.green();
     assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+}
+
+/// The time of a read is its own, not that of the run's end: what comes between is not known.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_is_true_as_of_the_time_that_it_names() {
+    let bench = Bench::new().await;
+    // The other state takes three seconds; then somebody writes the first one.
+    bench.lab.inject(Matcher::every("CopyObject").key(KEYS[1]).nth(1), Effect::Timeout);
+    bench.before_nth("CopyObject", KEYS[1], 2, |world| {
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+    });
+    let more = [("TFSTATE_KMS_ATTEMPT_TIMEOUT", "3"), ("INPUT_PROBE", "off")];
+    let ran = bench.run("apply", &more).await.green();
+    let row = &ran.report["objects"][0];
+    assert_eq!((&row["key"], &row["serial"]), (&KEYS[0].into(), &7.into()), "{}", ran.log);
+    let world = bench.lab.world();
+    let written = world.current(BUCKET, KEYS[0]).unwrap().modified;
+    let read_at = row["read_at"].as_str().unwrap();
+    let read_at = DateTime::from_str(read_at, Format::DateTime).unwrap().secs();
+    assert!(read_at < i64::try_from(written).unwrap(), "read at {read_at}, written at {written}");
 }

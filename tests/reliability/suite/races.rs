@@ -2,7 +2,9 @@
 //! what the run says of a state is what was there when it was last read.
 
 use anyhow::{Result, ensure};
-use aws_lab::{Encryption, Topology, Version};
+use aws_lab::{Effect, Encryption, Matcher, Topology, Version, World};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use serde_json::Value;
 
 use super::{Bounds, Part, defects, each, table};
@@ -33,12 +35,18 @@ enum Runs {
     Apply,
     Rollback,
     TwoApplies,
+    /// By S3's in-place operation, which knows no condition.
+    InPlace,
+    /// S3 writes and does not read: each write is put back.
+    Restore,
 }
 
-const RUNS: [(Runs, &str); 3] = [
+const RUNS: [(Runs, &str); 5] = [
     (Runs::Apply, "`apply`"),
     (Runs::Rollback, "`rollback`"),
     (Runs::TwoApplies, "two `apply` at once"),
+    (Runs::InPlace, "`apply` in place"),
+    (Runs::Restore, "`apply`, unreadable and restored"),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +69,18 @@ fn serial(version: &Version) -> u64 {
     document["serial"].as_u64().unwrap()
 }
 
+/// At the time of the read, to the second, the version was the current one.
+fn was_there(versions: &[Version], read: &Version, read_at: &str) -> Result<()> {
+    let at = DateTime::from_str(read_at, Format::DateTime)?;
+    let at = u64::try_from(at.secs())?;
+    ensure!(read.modified <= at, "read at {at}, written at {}", read.modified);
+    let next = versions.iter().skip_while(|one| one.version_id != read.version_id).nth(1);
+    // The answer may come in the second after the one that it was given in.
+    let until = next.map_or(u64::MAX, |next| next.modified + 1);
+    ensure!(at <= until, "read at {at}, replaced at {until}");
+    Ok(())
+}
+
 /// Up to six writes of the first state come between the requests of the runs.
 async fn interleaved(case: Case) -> Result<Came> {
     let mut random = Random::new(case.seed);
@@ -72,26 +92,49 @@ async fn interleaved(case: Case) -> Result<Came> {
                 world.put_object(BUCKET, name, state(7 + at as u64), kms);
             }
         }
+        if case.runs == Runs::Restore {
+            let key = world.state_key_arn().to_owned();
+            world.require_via_service(&key);
+            world.drop_from_key_policy(&key, "kms:Decrypt");
+        }
     })
     .await;
     let key = bench.key.clone();
     for write in 0..=random.below(6) {
-        let operation = ["GetObject", "CopyObject"][random.below(2) as usize];
-        let nth = 1 + random.below(4) as u32;
+        // Before a request that reads or writes this state, or before any at all.
+        let matcher = match random.below(4) {
+            0 => Matcher::any().nth(1 + random.below(30) as u32),
+            some => {
+                let writes = ["CopyObject", "UpdateObjectEncryption", "PutObject"];
+                let write = writes[match case.runs {
+                    Runs::InPlace => 1,
+                    Runs::Restore if some == 3 => 2,
+                    _ => 0,
+                }];
+                let operation = if some == 1 { "GetObject" } else { write };
+                Matcher::every(operation).key(KEYS[0]).nth(1 + random.below(4) as u32)
+            }
+        };
         // Terraform with the old backend.tf, or with the new one.
         let encryption = match random.below(2) {
             0 => Encryption::SseS3,
             _ => Encryption::Kms { key: key.clone() },
         };
-        bench.before_nth(operation, KEYS[0], nth, move |world| {
+        let act = move |world: &mut World| {
             world.put_object(BUCKET, KEYS[0], state(100 + write), encryption.clone());
-        });
+        };
+        bench.lab.inject(matcher, Effect::Act(Box::new(act)));
     }
     let (mode, variable) = match case.runs {
         Runs::Rollback => ("rollback", ""),
-        Runs::Apply | Runs::TwoApplies => ("apply", key.as_str()),
+        _ => ("apply", key.as_str()),
     };
-    let variables = bench.variables("deploy", mode, variable, &[("INPUT_PROBE", "off")]);
+    let (who, strategy) = match case.runs {
+        Runs::InPlace => ("admin", "in-place"),
+        _ => ("deploy", "auto"),
+    };
+    let more = [("INPUT_PROBE", "off"), ("INPUT_STRATEGY", strategy)];
+    let variables = bench.variables(who, mode, variable, &more);
     let ran: Vec<Ran> = tokio::task::block_in_place(|| {
         let mut workspaces = vec![&bench.workspace];
         let other = workspace();
@@ -114,12 +157,32 @@ async fn interleaved(case: Case) -> Result<Came> {
     once.dedup();
     ensure!(serials.len() == once.len(), "a serial came back: {serials:?}\n{}", ran[0].log);
 
+    // Bytes of a serial that was there already are a copy of the action's: it takes none off
+    // the key again.
+    if mode == "apply" && case.runs != Runs::Restore {
+        let copies = versions.windows(2).filter(|two| serial(&two[0]) == serial(&two[1]));
+        let keyed = Encryption::Kms { key: key.clone() };
+        let down = copies.filter(|two| two[1].encryption != keyed).count();
+        ensure!(down == 0, "{down} copies took a state off the key\n{}", ran[0].log);
+    }
+
     let wanted = if mode == "rollback" { Encryption::SseS3 } else { Encryption::Kms { key } };
     let mut came = Came { writes: serials.len() - 1, gave_way: 0 };
     for ran in &ran {
         let reason = ran.output("failure-reason");
-        ensure!(ran.code == 0 || reason == "concurrent-writes", "{reason}\n{}", ran.log);
+        let expected: &[&str] = match case.runs {
+            // Where another came between, nobody can read what is there, or it is as it was.
+            Runs::Restore => {
+                &["", "restored", "restore-failed", "concurrent-writes", "state-unreadable"]
+            }
+            _ => &["", "concurrent-writes"],
+        };
+        ensure!(expected.contains(&reason), "{reason}\n{}", ran.log);
         came.gave_way += usize::from(ran.code != 0);
+        if case.runs == Runs::Restore && ran.report["objects"][0]["version_id"].is_null() {
+            // It says that it does not know.
+            continue;
+        }
         // True as of the last read: a write after it is not the run's to know.
         let row = &ran.report["objects"][0];
         let read = versions.iter().find(|one| row["version_id"] == one.version_id.as_str());
@@ -127,6 +190,7 @@ async fn interleaved(case: Case) -> Result<Came> {
             anyhow::bail!("no such version: {row}\n{}", ran.log);
         };
         ensure!(row["serial"] == serial(read), "not its serial: {row}\n{}", ran.log);
+        was_there(versions, read, row["read_at"].as_str().unwrap_or_default())?;
         if ran.code == 0 {
             ensure!(read.encryption == wanted, "not as wanted: {row}\n{}", ran.log);
         }
@@ -136,7 +200,7 @@ async fn interleaved(case: Case) -> Result<Came> {
 
 /// Seeded interleavings.
 pub async fn part(bounds: Bounds) -> Result<Part> {
-    let case = |seed: u64| Case { seed, runs: RUNS[(seed % 3) as usize].0 };
+    let case = |seed: u64| Case { seed, runs: RUNS[(seed % 5) as usize].0 };
     let outcomes = each((0..bounds.seeds).map(case).collect(), 3, interleaved).await;
     let rows: Vec<Vec<String>> = RUNS
         .iter()
@@ -154,12 +218,13 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
         })
         .collect();
     let head =
-        ["beside the writer", "interleavings", "writes between", "gave way", "lost or untrue"];
+        ["beside the writer", "interleavings", "writes between", "ended red", "lost or untrue"];
     let text = format!(
         "A writer like Terraform changes a state just before a request of the run, with the old \
-         backend.tf or with the new one: seeds 0 to {}. No serial may be lost or come back, and the \
-         report's version and serial must be those of an object that was there. After five attempts a \
-         run gives way (`concurrent-writes`).\n\n{}",
+         backend.tf or with the new one: seeds 0 to {}. No serial may be lost or come back, no copy of \
+         `apply` may take a state off the key, and the report's version and serial must be those of an \
+         object that was the current one at the time that it names. After five attempts a run gives way \
+         (`concurrent-writes`); the runs that cannot read what they write all end red.\n\n{}",
         bounds.seeds - 1,
         table(&head, &rows)
     );

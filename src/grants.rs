@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::aws::Caller;
-use crate::names::KeyArn;
+use crate::names::{KeyArn, LOCK_SUFFIX};
 
 /// What SSE-KMS and the backend need, as the runbook grants it.
 pub const ACTIONS: [&str; 4] =
@@ -70,13 +70,42 @@ pub struct StateBucket<'a> {
     pub bucket_keys: Option<bool>,
 }
 
-/// The statements for the key policy with S3 as the only way to the key, and only for
-/// these states (and what else begins with their keys, such as a lock object); DescribeKey
-/// stays a direct call. More states than a policy has room for become the bucket.
+/// Where hardened statements hold: through S3, and for these states and their locks only. A
+/// name that ends in `/` stands for all below it. More states than a policy has room for
+/// become the bucket.
 ///
 /// With S3 Bucket Keys the encryption context is the bucket's ARN, whatever the object (S3
 /// User Guide, "Reducing the cost of SSE-KMS with Amazon S3 Bucket Keys"). So that ARN is
 /// named, too, unless they are known to be off.
+fn through_s3(partition: &str, region: &str, bucket: StateBucket<'_>, states: &[String]) -> Value {
+    const NAMED: usize = 20;
+    let whole = format!("arn:{partition}:s3:::{}", bucket.name);
+    let of_state = |state: &String| match state.ends_with('/') {
+        true => vec![format!("{whole}/{state}*")],
+        false => vec![format!("{whole}/{state}"), format!("{whole}/{state}{LOCK_SUFFIX}")],
+    };
+    let mut arns: Vec<String> = match states {
+        few if !few.is_empty() && few.len() <= NAMED => few.iter().flat_map(of_state).collect(),
+        _ => vec![format!("{whole}/*")],
+    };
+    if bucket.bucket_keys != Some(false) {
+        arns.push(whole);
+    }
+    let host = match partition {
+        "aws-cn" => "amazonaws.com.cn",
+        _ => "amazonaws.com",
+    };
+    json!({
+        "StringEquals": { "kms:ViaService": format!("s3.{region}.{host}") },
+        "StringLike": { "kms:EncryptionContext:aws:s3:arn": arns },
+    })
+}
+
+/// What S3 does with the key for a principal; DescribeKey stays a direct call.
+const THROUGH_S3: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
+
+/// The statements for the key policy (Part 1 of the runbook), hardened: with S3 as the only
+/// way to the key, and only for these states and their locks.
 pub fn hardened_statements(
     principals: &[String],
     partition: &str,
@@ -84,34 +113,15 @@ pub fn hardened_statements(
     bucket: StateBucket<'_>,
     states: &[String],
 ) -> Value {
-    const NAMED: usize = 20;
-    let whole = format!("arn:{partition}:s3:::{}", bucket.name);
-    let arn = |state: &str| format!("{whole}/{state}*");
-    let mut arns: Vec<String> = match states {
-        few if !few.is_empty() && few.len() <= NAMED => {
-            few.iter().map(|state| arn(state)).collect()
-        }
-        _ => vec![arn("")],
-    };
-    if bucket.bucket_keys != Some(false) {
-        arns.push(whole);
-    }
     let principal = one_or_all(principals);
-    let host = match partition {
-        "aws-cn" => "amazonaws.com.cn",
-        _ => "amazonaws.com",
-    };
     json!([
         {
             "Sid": "DeployPrincipalUseThroughS3",
             "Effect": "Allow",
             "Principal": { "AWS": principal },
-            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Action": THROUGH_S3,
             "Resource": "*",
-            "Condition": {
-                "StringEquals": { "kms:ViaService": format!("s3.{region}.{host}") },
-                "StringLike": { "kms:EncryptionContext:aws:s3:arn": arns },
-            },
+            "Condition": through_s3(partition, region, bucket, states),
         },
         {
             "Sid": "DeployPrincipalDescribe",
@@ -121,6 +131,44 @@ pub fn hardened_statements(
             "Resource": "*",
         },
     ])
+}
+
+/// The same for the principal's IAM policy (Part 2 of the runbook).
+pub fn hardened_iam_statements(key: &KeyArn, bucket: StateBucket<'_>, states: &[String]) -> Value {
+    json!([
+        {
+            "Sid": "TerraformStateKmsThroughS3",
+            "Effect": "Allow",
+            "Action": THROUGH_S3,
+            "Resource": key.as_str(),
+            "Condition": through_s3(key.partition(), key.region(), bucket, states),
+        },
+        {
+            "Sid": "TerraformStateKmsDescribe",
+            "Effect": "Allow",
+            "Action": "kms:DescribeKey",
+            "Resource": key.as_str(),
+        },
+    ])
+}
+
+/// The hardened statements that may be missing, with where they go.
+pub fn hardened(
+    caller: Option<&Caller>,
+    key: &KeyArn,
+    sides: Sides,
+    bucket: StateBucket<'_>,
+    states: &[String],
+) -> String {
+    let principal = named(caller);
+    let account = caller.map_or("its own account", |caller| caller.account.as_str());
+    let about = about_bucket_keys(bucket).map(|about| format!("; {about}")).unwrap_or_default();
+    let (partition, region) = (key.partition(), key.region());
+    let of_key =
+        hardened_statements(std::slice::from_ref(&principal), partition, region, bucket, states);
+    let of_iam = hardened_iam_statements(key, bucket, states);
+    let statements = texts(&principal, account, key, sides, &of_key, &of_iam);
+    format!("Or, hardened (through S3 only, and for these states only{about}):\n{statements}")
 }
 
 /// What is to be said of the hardened statements, where S3 Bucket Keys may be on.
@@ -236,11 +284,13 @@ mod tests {
         let hardened = |states: &[String]| with(states, Some(false));
         let text = hardened(&["production".into()]);
         assert!(text.contains("s3.us-east-1.amazonaws.com"));
-        assert!(text.contains(r#"["arn:aws:s3:::b/production*"]"#), "{text}");
+        let exact = r#"["arn:aws:s3:::b/production","arn:aws:s3:::b/production.tflock"]"#;
+        assert!(text.contains(exact), "{text}");
         for bucket_keys in [Some(true), None] {
             let text = with(&["production".into()], bucket_keys);
-            assert!(text.contains(r#"["arn:aws:s3:::b/production*","arn:aws:s3:::b"]"#), "{text}");
+            assert!(text.contains(r#".tflock","arn:aws:s3:::b"]"#), "{text}");
         }
+        assert!(hardened(&["env:/".into()]).contains(r#"["arn:aws:s3:::b/env:/*"]"#));
         let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
         let text = hardened(&many);
         assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");

@@ -304,18 +304,10 @@ impl Judgement {
         }
         let (sides, why) = sides(caller, key);
         let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
-        let about = grants::about_bucket_keys(bucket);
-        let about = about.map(|about| format!("; {about}")).unwrap_or_default();
         let remedy = format!(
-            "{}\nOr, hardened, in the key policy (through S3 only, and for these states only{about}):\n{:#}",
+            "{}\n{}",
             grants::statements(caller, target, sides),
-            grants::hardened_statements(
-                &[grants::named(caller)],
-                target.partition(),
-                target.region(),
-                bucket,
-                &states
-            )
+            grants::hardened(caller, target, sides, bucket, &states)
         );
         for (id, side, why) in [
             (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),

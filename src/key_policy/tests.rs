@@ -72,7 +72,7 @@ fn the_hardened_policy_names_s3_and_the_states() {
     let usage = Usage::ThroughS3 { region: "us-east-1", bucket, states: &states };
     let policy = wanted("aws", ACCOUNT, &[CICD.to_owned()], usage);
     let text = policy.to_string();
-    assert!(text.contains("kms:ViaService") && text.contains("arn:aws:s3:::b/production*"));
+    assert!(text.contains("kms:ViaService") && text.contains("arn:aws:s3:::b/production.tflock"));
     assert!(administrators(&policy).contains("arn:aws:iam::111111111111:root"));
     assert!(lacking(&policy, &policy).is_empty());
     // The wider grant covers the narrower one; not the other way round.

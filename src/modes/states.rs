@@ -270,6 +270,10 @@ impl Run<'_> {
             ("key-policy-statement", grants::key_policy_statement(&principal)),
             ("iam-policy-statement", grants::iam_policy_statement(key)),
             ("key-policy-statements-hardened", hardened),
+            (
+                "iam-policy-statements-hardened",
+                grants::hardened_iam_statements(key, bucket, &states),
+            ),
         ] {
             self.keep_statement(report, name, &statement);
         }

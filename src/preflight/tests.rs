@@ -160,3 +160,97 @@ fn without_a_key_there_is_nothing_to_judge() {
     let judgement = judge(&evidence, None, BUCKET);
     assert!(judgement.checks.is_empty() && judgement.access.is_none());
 }
+
+/// Where the evidence of each side comes from, and what it decides.
+#[test]
+fn the_side_that_lacks_the_grant_is_told_by_evidence() {
+    let policy = |who: &str, condition: bool| {
+        let mut statement = serde_json::json!({ "Effect": "Allow", "Principal": { "AWS": who },
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": "*" });
+        if condition {
+            statement["Condition"] =
+                serde_json::json!({ "Bool": { "aws:SecureTransport": "true" } });
+        }
+        Ok(serde_json::json!({ "Statement": [statement] }).to_string())
+    };
+    let (cicd, other) = ("arn:aws:iam::222222222222:role/cicd", "arn:aws:iam::222222222222:role/x");
+    let denied = || Err(error(Kind::Denied, "AccessDenied"));
+    let broken = || Err(error(Kind::Unavailable, "Throttling"));
+    let no = || vec!["kms:Decrypt".to_owned()];
+    type Text = Result<String, AwsError>;
+    type Simulated = Option<Result<Vec<String>, AwsError>>;
+    // The key policy, IAM's simulation; what is known of either, and the evidence in words.
+    let table: [(Text, Simulated, [Option<bool>; 2], [&str; 2]); 9] = [
+        (policy(other, false), None, [Some(false), None], ["has been read", "was not asked"]),
+        (policy(cicd, false), None, [Some(true), None], ["has been read", "was not asked"]),
+        (policy(cicd, true), None, [None, None], ["under conditions", "was not asked"]),
+        (Ok("no policy".into()), None, [None, None], ["may not be read", "was not asked"]),
+        (denied(), Some(Ok(vec![])), [None, Some(true)], ["may not be read", "has simulated it"]),
+        (denied(), Some(Ok(no())), [None, Some(false)], ["may not be read", "has simulated it"]),
+        (
+            denied(),
+            Some(denied().map(|_: String| no())),
+            [None, None],
+            ["may not be read", "may not be asked"],
+        ),
+        (
+            denied(),
+            Some(broken().map(|_: String| no())),
+            [None, None],
+            ["may not be read", "does not tell"],
+        ),
+        (
+            policy(other, false),
+            Some(Ok(no())),
+            [Some(false), Some(false)],
+            ["has been read", "has simulated it"],
+        ),
+    ];
+    for (text, simulated, known, says) in table {
+        let mut evidence = evidence(refused(), refused(), refused());
+        let key = evidence.key.as_mut().unwrap();
+        (key.policy, key.not_allowed_by_iam) = (text, simulated);
+        let judgement = judge(&evidence, Some(&target()), BUCKET);
+        let ids = [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy];
+        for ((id, known), says) in ids.into_iter().zip(known).zip(says) {
+            let check = judgement.checks.iter().find(|check| check.id == id).unwrap();
+            let wanted = known
+                .map_or(Status::Unknown, |grants| if grants { Status::Pass } else { Status::Fail });
+            assert_eq!(check.status, wanted, "{id:?}: {}", check.evidence);
+            assert!(check.evidence.contains(says), "{says}: {}", check.evidence);
+        }
+        // A side that is known to lack it is certain, whatever kms:ViaService may allow.
+        let certain = known.contains(&Some(false));
+        let access = if certain { Access::Refused } else { Access::OnlyS3CanTell };
+        assert_eq!(
+            (judgement.access, judgement.refusals.len()),
+            (Some(access), usize::from(certain))
+        );
+        // Only what may be missing is printed.
+        if let Some(refusal) = judgement.refusals.first() {
+            for (side, sid) in known.iter().zip(["DeployPrincipalUse\"", "TerraformStateKms\""]) {
+                assert_eq!(refusal.remedy.contains(sid), *side != Some(true), "{sid}");
+            }
+        }
+    }
+}
+
+/// In the key's own account a key policy that names the principal is enough by itself, so
+/// IAM's silence there is no proof.
+#[test]
+fn in_the_keys_account_iam_decides_only_where_the_key_policy_leaves_it_to_it() {
+    for (account, access) in
+        [("222222222222", Access::Refused), ("111111111111", Access::OnlyS3CanTell)]
+    {
+        let mut evidence = evidence(refused(), refused(), refused());
+        if let Ok(caller) = &mut evidence.caller {
+            caller.account = account.into();
+            caller.principal =
+                crate::principal::Principal::of_arn(&format!("arn:aws:iam::{account}:role/cicd"));
+        }
+        let key = evidence.key.as_mut().unwrap();
+        key.not_allowed_by_iam = Some(Ok(vec!["kms:Decrypt".into()]));
+        let judgement = judge(&evidence, Some(&target()), BUCKET);
+        assert_eq!(judgement.access, Some(access), "{account}");
+    }
+}

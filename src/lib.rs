@@ -32,12 +32,14 @@ pub mod rekey;
 pub mod report;
 pub mod survey;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cancel::{Cancelled, Why};
 use check::{Failure, FailureReason};
+use futures_util::FutureExt;
 use github::{Annotation, Log};
 use inputs::{Environment, Problem, Refused, Request, Runner};
 use modes::Run;
@@ -90,9 +92,11 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 tokio::time::sleep(limit).await;
                 clock.set(Why::TimeLimit);
             });
-            let in_time = tokio::select! {
-                () = Box::pin(run.execute(&mut report)) => true,
-                () = cancelled.time_over() => false,
+            // A defect must not keep the locks from being released below.
+            let execute = contained(Box::pin(run.execute(&mut report)));
+            let ended = tokio::select! {
+                ended = execute => Some(ended),
+                () = cancelled.time_over() => None,
             };
             // What a run that was cut off has left.
             let left = tokio::select! {
@@ -100,7 +104,10 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 () = cancelled.haste_over() => locks.left_behind("there was no answer in time"),
             };
             report.failures.extend(left.into_iter().map(modes::not_released));
-            if !in_time {
+            if ended == Some(Ended::ByDefect) {
+                report.failures.push(defect());
+            }
+            if ended.is_none() {
                 report.failures.push(Failure::new(
                     FailureReason::Cancelled,
                     "the run was cancelled and did not end in time; a state in hand is either as it was \
@@ -129,14 +136,34 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What a defect comes to: the panic's own text could quote anything, so it is not shown.
-pub fn report_panic(environment: &Environment, log: &Log) {
-    let mut report = Report::new();
-    report.failures.push(Failure::new(
+/// How a part of the run ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Well,
+    /// It panicked.
+    ByDefect,
+}
+
+/// Keeps a panic from ending more than this. What is half done then is only reported.
+async fn contained(part: impl Future<Output = ()>) -> Ended {
+    match AssertUnwindSafe(part).catch_unwind().await {
+        Ok(()) => Ended::Well,
+        Err(_) => Ended::ByDefect,
+    }
+}
+
+fn defect() -> Failure {
+    Failure::new(
         FailureReason::Internal,
         "this action has a defect and stopped; what it was doing is in the log above",
         "Run mode `verify` to see how the states are, and report the defect with the log",
-    ));
+    )
+}
+
+/// What a defect comes to: the panic's own text could quote anything, so it is not shown.
+pub fn report_panic(environment: &Environment, log: &Log) {
+    let mut report = Report::new();
+    report.failures.push(defect());
     report.finish(Duration::ZERO);
     let runner = Runner::of(environment);
     publish(&report, &runner, Path::new(inputs::DEFAULT_REPORT), true, log);
@@ -231,4 +258,23 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
         "{verdict}: {} requests in {:.1} s; report in {shown}",
         report.requests, report.seconds
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_defect_ends_its_part_and_no_more() {
+        assert_eq!(contained(async {}).await, Ended::Well);
+        let mut reached = false;
+        let broken = async {
+            tokio::task::yield_now().await;
+            reached = true;
+            let nothing: Option<()> = None;
+            nothing.expect("a defect");
+        };
+        assert_eq!(contained(broken).await, Ended::ByDefect);
+        assert!(reached);
+    }
 }

@@ -106,6 +106,21 @@ pub struct Aws {
     custom_endpoint: bool,
 }
 
+/// A variable names another endpoint for S3.
+fn names_endpoint(environment: &Environment) -> bool {
+    let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+    names.iter().any(|name| environment.get(name).is_some())
+}
+
+/// Another endpoint for S3 is named, or may be: a configuration file can do so, too.
+fn may_have_endpoint(environment: &Environment, exists: impl Fn(&Path) -> bool) -> bool {
+    let files = ["AWS_CONFIG_FILE", "AWS_PROFILE"];
+    let usual_file = environment.get("HOME").map(|home| Path::new(home).join(".aws/config"));
+    names_endpoint(environment)
+        || files.iter().any(|name| environment.get(name).is_some())
+        || usual_file.is_some_and(|file| exists(&file))
+}
+
 /// Who the credentials belong to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Caller {
@@ -147,14 +162,9 @@ impl Aws {
                 no_credentials(environment, &error.to_string())
             })?;
         }
-        let given = |names: &[&str]| names.iter().any(|name| environment.get(name).is_some());
-        let path_style = given(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
-        // A configuration file can name another endpoint for S3 alone.
-        let usual_file = environment.get("HOME").map(|home| Path::new(home).join(".aws/config"));
-        let custom_endpoint = path_style
-            || config.endpoint_url().is_some()
-            || given(&["AWS_CONFIG_FILE", "AWS_PROFILE"])
-            || usual_file.is_some_and(|file| file.exists());
+        let path_style = names_endpoint(environment);
+        let custom_endpoint =
+            config.endpoint_url().is_some() || may_have_endpoint(environment, Path::exists);
         Ok(Self { config, requests, path_style, custom_endpoint })
     }
 
@@ -256,4 +266,25 @@ fn no_credentials(environment: &Environment, cause: &str) -> AwsError {
         }
     }
     AwsError::new(Kind::Credentials, "credentials", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::Strategy;
+
+    /// `strategy: auto` is in place on AWS's own endpoint, and only where that is certain.
+    #[test]
+    fn only_what_is_certainly_aws_gets_the_in_place_operation_by_itself() {
+        let in_place = |environment: Environment, file: bool| {
+            Strategy::Auto.is_in_place(may_have_endpoint(&environment, |_| file))
+        };
+        let usual = || Environment::from([("HOME", "/github/home"), ("AWS_REGION", "us-east-1")]);
+        assert!(in_place(usual(), false) && in_place(Environment::default(), false));
+        assert!(!in_place(usual(), true));
+        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CONFIG_FILE", "AWS_PROFILE"] {
+            assert!(!in_place(Environment::from([(name, "x")]), false), "{name}");
+        }
+        assert!(Strategy::InPlace.is_in_place(true) && !Strategy::Copy.is_in_place(false));
+    }
 }

@@ -114,6 +114,18 @@ spelled! {
     }
 }
 
+impl Strategy {
+    /// Whether S3's in-place operation is tried. A server that does not know it would
+    /// overwrite the state with the request, so `auto` takes it to AWS's own endpoint only.
+    pub fn is_in_place(self, custom_endpoint: bool) -> bool {
+        match self {
+            Self::InPlace => true,
+            Self::Copy => false,
+            Self::Auto => !custom_endpoint,
+        }
+    }
+}
+
 spelled! {
     /// How it is tried whether S3 access alone still reads the states.
     Probe {

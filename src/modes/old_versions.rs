@@ -25,7 +25,9 @@ impl Run<'_> {
         let Some(key) = goal.key() else { return };
         let states = looked.survey.keys();
         let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
-        let allowed = self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint();
+        // Old versions can only go in place, whatever the states are re-keyed by.
+        let custom = looked.aws.custom_endpoint();
+        let allowed = self.request.strategy == Strategy::InPlace || !custom;
         // An old version has no older one behind it: it must be certain to stay readable.
         let readable = proven
             || report.objects.iter().any(|row| {

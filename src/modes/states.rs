@@ -10,7 +10,7 @@ use crate::doctor::{self, Subject};
 use crate::gate::Gate;
 use crate::grants;
 use crate::in_flight;
-use crate::inputs::{Lock, Mode, Strategy};
+use crate::inputs::{Lock, Mode};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::preflight::{self, Access, Judgement};
 use crate::readers;
@@ -224,12 +224,7 @@ impl Run<'_> {
         }
         self.log.group("Re-key");
         let versioned = looked.versioned();
-        let in_place = match self.request.strategy {
-            Strategy::InPlace => true,
-            Strategy::Copy => false,
-            // A server that does not know the operation would overwrite the state.
-            Strategy::Auto => !looked.aws.custom_endpoint(),
-        };
+        let in_place = self.request.strategy.is_in_place(looked.aws.custom_endpoint());
         let keys = looked.aws.keys();
         let Looked { bucket, budget, survey, history, .. } = looked;
         let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place, versioned };

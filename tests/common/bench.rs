@@ -115,7 +115,7 @@ impl Bench {
         self.lab.world().digest(BUCKET)
     }
 
-    /// Asserts that a run did not change the bucket and made no write call that succeeded.
+    /// Asserts that no object, no version and no setting of the bucket was changed.
     pub fn assert_untouched(&self, digest: &str) {
         assert_eq!(self.digest(), digest, "the bucket was changed");
     }

@@ -151,3 +151,33 @@ async fn an_empty_region_in_a_file_means_the_ambient_one() {
         bench.run("backend", &[elsewhere[0], elsewhere[1], region]).await.red("backend-differs");
     assert!(ran.log.contains("region"), "{}", ran.log);
 }
+
+/// The check on the files, in each of its states.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_are_compared_by_meaning() {
+    let bench = Bench::new().await;
+    let ran = bench.run("plan", &[]).await.green();
+    assert_eq!(ran.check("backend-consistent"), "warn", "would be written: {}", ran.log);
+    let ran = bench.run("verify", &[("INPUT_BACKEND-FORMAT", "none")]).await;
+    assert_eq!(ran.check("backend-consistent"), "(not made)");
+    let ran = bench.run("apply", &[]).await.green();
+    assert_eq!(ran.check("backend-consistent"), "pass", "{}", ran.log);
+    let file = bench.workspace.module("infra").join("backend.tf");
+    let other = std::fs::read_to_string(&file).unwrap().replace("us-east-1", "us-west-2");
+    std::fs::write(&file, &other).unwrap();
+    let ran = bench.run("verify", &[]).await.red("drift");
+    assert_eq!(ran.check("backend-consistent"), "fail", "{}", ran.log);
+    assert!(ran.log.contains("us-west-2"), "{}", ran.log);
+    let keep = [("INPUT_ON-EXISTING", "keep")];
+    let ran = bench.run("apply", &keep).await.red("backend-differs");
+    assert_eq!(ran.check("backend-consistent"), "fail", "{}", ran.log);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), other);
+    // What cannot be written stops the run before any state is touched.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let bench = Bench { workspace: bench.workspace, ..Bench::new().await };
+    let digest = bench.digest();
+    let ran = bench.run("apply", &[]).await.red("backend-write");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("terraform/infra/backend.tf"), "{}", ran.log);
+}

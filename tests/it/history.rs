@@ -22,6 +22,12 @@ async fn what_a_copy_leaves_behind_is_counted() {
     assert_eq!(ran.output("exposed-versions"), "4", "{}", ran.summary);
     assert_eq!(ran.check("history"), "warn");
     assert!(ran.summary.contains("NoncurrentVersionExpiration"), "{}", ran.summary);
+    // Oldest and newest date.
+    let checks = ran.report["checks"].as_array().unwrap();
+    let history = checks.iter().find(|check| check["id"] == "history").unwrap();
+    let evidence = history["evidence"].as_str().unwrap();
+    let (first, last) = evidence.split_once(", written ").unwrap().1.split_once(" to ").unwrap();
+    assert!(first.starts_with("20") && first <= &last[..first.len()], "{evidence}");
     let ran = bench.run_as("admin", "verify", &bench.key, &[]).await.green();
     assert_eq!(ran.output("exposed-versions"), "4");
     let off = [("INPUT_HISTORY", "off")];

@@ -183,3 +183,31 @@ async fn faults_are_retried_or_reported_and_the_state_is_as_it_was() {
     bench.assert_untouched(&digest);
     assert!(ran.log.contains("ExpiredToken"), "{}", ran.log);
 }
+
+/// What the copy lost, or S3 did otherwise than asked, fails the run: the state is there, but
+/// is not what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_as_it_was_after_the_re_key_is_a_failure() {
+    type Change = fn(&mut aws_lab::Version);
+    let changes: [(&str, Change); 5] = [
+        ("metadata", |now| now.metadata = [("owner".to_owned(), "x".to_owned())].into()),
+        ("Content-Type", |now| now.content_type = Some("text/plain".into())),
+        ("headers", |now| now.cache_control = Some("no-store".into())),
+        ("tags", |now| now.tags.clear()),
+        ("encryption (not what was asked for)", |now| now.encryption = Encryption::SseS3),
+    ];
+    for (what, change) in changes {
+        let bench = Bench::with(Topology::Roles, |world| {
+            world.tag_object(BUCKET, KEYS[0], &[("team", "infra")]);
+        })
+        .await;
+        // After the copy, before its read-back; the ETag stays.
+        bench.before_nth("GetObject", KEYS[0], 2, move |world| {
+            world.with_object(BUCKET, KEYS[0], change);
+        });
+        let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.red("content-changed");
+        assert_eq!(ran.check("content-unchanged"), "fail", "{what}: {}", ran.log);
+        assert!(ran.log.contains(what), "{what}: {}", ran.log);
+        assert_eq!(ran.report["objects"][0]["same_content"], false, "{what}");
+    }
+}

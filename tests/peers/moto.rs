@@ -1,6 +1,7 @@
 //! A third-party server that is wrong in known ways: it ignores the conditions of a copy,
 //! runs dry runs for real and shows no default encryption. The states must survive it.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,6 +37,23 @@ impl Moto {
             std::thread::sleep(Duration::from_millis(100));
         }
         Self { server, endpoint }
+    }
+
+    /// A PUT as any client could send it; moto looks at no signature.
+    fn put(&self, path: &str, body: &str) {
+        let host = self.endpoint.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let length = body.len();
+        let credential = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request";
+        write!(
+            stream,
+            "PUT {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credential}\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     fn environment(&self) -> Vec<(String, String)> {
@@ -82,19 +100,23 @@ fn every_byte_survives_a_lax_server() {
         std::fs::write(file("body"), state(at as u64 + 1)).unwrap();
         let put = ["s3api", "put-object", "--bucket", BUCKET, "--key", name, "--body"];
         let more = ["--metadata", "owner=cabal", "--content-type", "application/json"];
-        moto.aws(&[&put[..], &[&file("body")], &more].concat());
+        // moto shows no default encryption, and says of one of them that it has none.
+        let sse = &["--server-side-encryption", "AES256"][..2 * at];
+        moto.aws(&[&put[..], &[&file("body")], &more, sse].concat());
     }
     let workspace = workspace();
-    let try_run = |mode: &str, key: &str, probe: &str| {
+    let with = |more: &[(&str, &str)], key: &str| {
         let mut all = moto.environment();
         all.extend(variables(&[
-            ("INPUT_MODE", mode),
             ("INPUT_BUCKET", BUCKET),
             ("INPUT_ENVIRONMENT", "production"),
             ("STATE_KMS_KEY_ID", key),
-            ("INPUT_PROBE", probe),
         ]));
+        all.extend(variables(more));
         workspace.run(&all)
+    };
+    let try_run = |mode: &str, key: &str, probe: &str| {
+        with(&[("INPUT_MODE", mode), ("INPUT_PROBE", probe)], key)
     };
     let run = |mode: &str, key: &str| try_run(mode, key, "off").green();
     let assert_states = |expected: &str| {
@@ -107,8 +129,35 @@ fn every_byte_survives_a_lax_server() {
             assert_eq!(std::fs::read(&out).unwrap(), state(at as u64 + 1));
         }
     };
+    // This server takes the in-place operation for an overwrite; `strategy: auto` and
+    // `history: rekey` do not send it here.
+    moto.aws(&[
+        "s3api",
+        "put-object",
+        "--bucket",
+        BUCKET,
+        "--key",
+        "victim",
+        "--body",
+        &file("body"),
+    ]);
+    let request =
+        "<ObjectEncryption><SSE-KMS><KMSKeyArn>x</KMSKeyArn></SSE-KMS></ObjectEncryption>";
+    moto.put(&format!("/{BUCKET}/victim?encryption"), request);
+    moto.aws(&["s3api", "get-object", "--bucket", BUCKET, "--key", "victim", &file("victim")]);
+    let victim = std::fs::read(file("victim")).unwrap();
+    assert_ne!(victim, std::fs::read(file("body")).unwrap(), "this server knows the operation");
     let ran = run("apply", &key);
     assert_eq!((ran.output("rekeyed"), ran.output("encryption")), ("2", "aws:kms"));
+    assert_states("aws:kms");
+    let ran =
+        with(&[("INPUT_MODE", "apply"), ("INPUT_HISTORY", "rekey"), ("INPUT_PROBE", "off")], &key);
+    assert!(
+        ran.log.contains("is not sent to this endpoint"),
+        "{}\n{:#}",
+        ran.log,
+        ran.report["checks"]
+    );
     assert_states("aws:kms");
     let ran = run("verify", &key);
     assert_eq!(ran.output("verified"), "true");

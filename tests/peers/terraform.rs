@@ -154,3 +154,47 @@ async fn terraforms_lock_is_waited_for() {
         }
     });
 }
+
+/// What a killed run leaves, Terraform respects, and takes away as the next run says.
+#[tokio::test(flavor = "multi_thread")]
+async fn terraform_unlocks_what_a_killed_run_has_left() {
+    if peer("terraform").is_none() {
+        return;
+    }
+    let terraform = Terraform::find().unwrap();
+    let (lab, key, workspace) = locking(&terraform).await;
+    lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
+    let mut variables = with_lock(&lab, &key);
+    variables.push(("INPUT_LOCK-TIMEOUT".into(), "0".into()));
+    let locks = ["production.tflock", "production-bootstrap.tflock"];
+    let left =
+        |lab: &Lab| locks.iter().filter(|name| lab.world().current(BUCKET, name).is_some()).count();
+    tokio::task::block_in_place(|| {
+        let mut child = workspace.start(&variables);
+        while left(&lab) < 2 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lab.clear_faults();
+        let ran = workspace.run(&variables).red("state-locked");
+        let environment = lab.env("deploy");
+        for (module, name) in ["infra", "dns"].into_iter().zip(locks) {
+            let body = lab.world().current(BUCKET, name).unwrap().body.to_vec();
+            let info: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let id = info["ID"].as_str().unwrap();
+            assert!(ran.log.contains(&format!("terraform force-unlock {id}")), "{}", ran.log);
+            let folder = workspace.module(module);
+            terraform.init(&environment, &folder);
+            let unlock = ["force-unlock", "-force", id];
+            let (code, log) = terraform.call(&environment, &folder, &unlock);
+            assert_eq!(code, 0, "{log}");
+        }
+        assert_eq!(left(&lab), 0);
+        let ran = workspace.run(&variables).green();
+        assert_eq!(ran.output("rekeyed"), "2");
+        for module in ["infra", "dns"] {
+            assert_eq!(terraform.plan(&lab, "deploy", &workspace.module(module)), 0, "{module}");
+        }
+    });
+}

@@ -271,8 +271,7 @@ mod tests {
         let broken = async {
             tokio::task::yield_now().await;
             reached = true;
-            let nothing: Option<()> = None;
-            nothing.expect("a defect");
+            panic!("a defect");
         };
         assert_eq!(contained(broken).await, Ended::ByDefect);
         assert!(reached);

@@ -180,7 +180,8 @@ fn the_side_that_lacks_the_grant_is_told_by_evidence() {
     type Text = Result<String, AwsError>;
     type Simulated = Option<Result<Vec<String>, AwsError>>;
     // The key policy, IAM's simulation; what is known of either, and the evidence in words.
-    let table: [(Text, Simulated, [Option<bool>; 2], [&str; 2]); 9] = [
+    type Row = (Text, Simulated, [Option<bool>; 2], [&'static str; 2]);
+    let table: [Row; 9] = [
         (policy(other, false), None, [Some(false), None], ["has been read", "was not asked"]),
         (policy(cicd, false), None, [Some(true), None], ["has been read", "was not asked"]),
         (policy(cicd, true), None, [None, None], ["under conditions", "was not asked"]),

@@ -169,7 +169,7 @@ pub fn github(text: &str) {
         judged(runs.unwrap_or_default(), jobs);
     }
     for status in STATUSES {
-        let header = |name: &str| (name.len() % 2 == 0).then(|| text.to_owned());
+        let header = |name: &str| name.len().is_multiple_of(2).then(|| text.to_owned());
         let error = meaning(status, text, UNIX_EPOCH, header);
         // A refusal for want of a right is the only one that `auto` excuses.
         let blind = Blind::from(error.clone());

@@ -47,12 +47,31 @@ fn module(workspace: &Workspace, round: u64) {
     std::fs::write(workspace.module("infra").join("main.tf"), text).unwrap();
 }
 
+/// Terraform was refused a lock, and the holder had released it when Terraform asked who that
+/// is. It waits only for a holder that it knows of (`-lock-timeout` or not), and so gives up,
+/// having written nothing (internal/states/statemgr/locker.go, `LockWithContext`).
+fn gave_up_at_a_released_lock(log: &str) -> bool {
+    // It breaks lines by their width.
+    let log = log.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said =
+        ["Error acquiring the state lock", "unable to retrieve file from S3 bucket", "NoSuchKey"];
+    said.iter().all(|text| log.contains(text))
+}
+
+/// What the loop of Terraform has done.
+struct Written {
+    /// `terraform apply` that went through, each with a serial of its own.
+    rounds: u64,
+    /// Those that had to be run again for a lock that was gone.
+    again: u64,
+}
+
 /// One `terraform apply` after the other, each with the old backend.tf or with the new one
-/// in turn; the last serial that Terraform wrote.
-fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -> Result<u64> {
+/// in turn.
+fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -> Result<Written> {
     let environment = bench.lab.env("deploy");
     let folder = bench.workspace.module("infra");
-    let mut round = 0;
+    let (mut round, mut again) = (0, 0);
     while Instant::now() < until {
         round += 1;
         let key = if round % 2 == 0 { bench.key.as_str() } else { "" };
@@ -62,10 +81,18 @@ fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -
         module(&bench.workspace, round);
         terraform.init(&environment, &folder);
         let arguments = ["apply", "-auto-approve", "-input=false", lock.argument, "-no-color"];
-        let (code, log) = terraform.call(&environment, &folder, &arguments);
-        ensure!(code == 0, "terraform apply no. {round}: {log}");
+        loop {
+            let (code, log) = terraform.call(&environment, &folder, &arguments);
+            if code == 0 {
+                break;
+            }
+            ensure!(gave_up_at_a_released_lock(&log), "terraform apply no. {round}: {log}");
+            again += 1;
+            // A lock that is never had would go round for ever.
+            ensure!(again <= round, "terraform apply no. {round}, again and again: {log}");
+        }
     }
-    Ok(round)
+    Ok(Written { rounds: round, again })
 }
 
 /// `apply` and `rollback` in turn, from a checkout of its own; how they ended.
@@ -106,7 +133,9 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
     let text = format!(
         "For {} seconds each, on one state: `terraform apply` in a loop, with the old backend.tf and the new \
          one in turn, and `apply` and `rollback` in a loop beside it. Every round of Terraform must be there, \
-         no serial may go back, and the last plan must be clean.\n\n{}",
+         no serial may go back, and the last plan must be clean. Terraform gives up at once, whatever its \
+         `-lock-timeout`, where a lock that it was refused is released before it has read who holds it; it is \
+         then run again.\n\n{}",
         bounds.seconds,
         table(&["", "", "number"], &rows)
     );
@@ -121,17 +150,20 @@ async fn side_by_side(
     let bench = Bench::with(Topology::Roles, |world| world.remove_object(BUCKET, KEYS[0])).await;
     let over = AtomicBool::new(false);
     let until = Instant::now() + Duration::from_secs(bounds.seconds);
-    let (rounds, ended) = tokio::task::block_in_place(|| {
+    let (written, ended) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             let rekeyer = scope.spawn(|| rekeyer(&bench, &over, lock));
-            let rounds = writer(&bench, terraform, until, lock);
+            let written = writer(&bench, terraform, until, lock);
             over.store(true, Ordering::Relaxed);
-            (rounds, rekeyer.join())
+            (written, rekeyer.join())
         })
     });
     let ended = ended.map_err(|_| anyhow::anyhow!("the re-keying loop panicked"))??;
-    let rounds = rounds?;
+    let Written { rounds, again } = written?;
     let mut rows = vec![("`terraform apply`".to_owned(), rounds.to_string())];
+    if again > 0 {
+        rows.push(("run again, the lock being gone".to_owned(), again.to_string()));
+    }
     rows.extend(ended.iter().map(|(how, runs)| (how.clone(), runs.to_string())));
     let kept = tokio::task::block_in_place(|| kept(&bench, terraform, rounds))?;
     rows.extend(kept.into_iter().map(|(what, number)| (what.to_owned(), number)));
@@ -169,4 +201,20 @@ fn kept(bench: &Bench, terraform: &Terraform, rounds: u64) -> Result<[(&'static 
         ("serials lost", "0".into()),
         ("last plan", "no changes".into()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lock_that_is_gone_is_tried_again() {
+        let gone = "Error: Error acquiring the state lock\n\nunable to retrieve file from S3 bucket 'b' with\nkey \
+                    'k.tflock': operation error S3: GetObject, StatusCode: 404, NoSuchKey:";
+        assert!(gave_up_at_a_released_lock(gone));
+        assert!(gave_up_at_a_released_lock(&gone.replace("from S3", "from\nS3")));
+        for other in ["NoSuchKey", "Error acquiring the state lock"] {
+            assert!(!gave_up_at_a_released_lock(&gone.replace(other, "")), "{other}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ use crate::names::{LOCK_SUFFIX, printable};
 const PARALLEL: usize = 32;
 /// Between two attempts at a lock that is held.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Attempts at a lock that is refused and then gone, without a pause.
+const AT_ONCE: u32 = 3;
 
 /// What the operation of this program's locks begins with.
 const OPERATION: &str = "tfstate-kms ";
@@ -201,6 +203,8 @@ impl Locks {
         }
     }
 
+    /// Takes a lock. One that its holder gives back between the refusal and the look at it is
+    /// held by nobody, and asked for again.
     async fn one(
         &self,
         bucket: &Bucket,
@@ -208,13 +212,30 @@ impl Locks {
         info: &LockInfo,
         write: &WriteAs,
     ) -> Result<Try, Refused> {
+        for _ in 0..AT_ONCE {
+            if let Some(tried) = self.attempt(bucket, key, info, write).await? {
+                return Ok(tried);
+            }
+        }
+        let who = "others, one after the other".to_owned();
+        Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
+    }
+
+    /// `None`: somebody held it, and does not any more.
+    async fn attempt(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        info: &LockInfo,
+        write: &WriteAs,
+    ) -> Result<Option<Try>, Refused> {
         let object = format!("{key}{LOCK_SUFFIX}");
         let failed =
             |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
         // A server that knows no conditions would delete another's lock below.
         match read(bucket, &object).await {
-            Ok(Some((by, _))) if by.id == info.id => return Ok(Try::Taken),
-            Ok(Some((by, _))) => return Ok(Try::Held(by)),
+            Ok(Some((by, _))) if by.id == info.id => return Ok(Some(Try::Taken)),
+            Ok(Some((by, _))) => return Ok(Some(Try::Held(by))),
             Ok(None) => {}
             Err(error) => return Err(failed(&error)),
         }
@@ -230,7 +251,7 @@ impl Locks {
         let id = info.id.clone();
         self.held().push(Held { bucket: bucket.clone(), key: object.clone(), id });
         let error = match bucket.put_new(&object, info.to_bytes(), write).await {
-            Ok(()) => return Ok(Try::Taken),
+            Ok(()) => return Ok(Some(Try::Taken)),
             Err(error) => error,
         };
         let contested = matches!(error.kind, Kind::ConditionFailed | Kind::Conflict);
@@ -240,17 +261,17 @@ impl Locks {
         }
         // Somebody came first; or it is ours, and only the answer was lost.
         match read(bucket, &object).await {
-            Ok(Some((by, _))) if by.id == info.id => Ok(Try::Taken),
+            Ok(Some((by, _))) if by.id == info.id => Ok(Some(Try::Taken)),
             Ok(Some((by, _))) => {
                 self.forget(&info.id);
-                Ok(Try::Held(by))
+                Ok(Some(Try::Held(by)))
             }
-            Ok(None) => {
+            Ok(None) if contested => {
                 self.forget(&info.id);
-                Err(failed(&error))
+                Ok(None)
             }
-            // It may be ours: to be released on the way out, if it is.
-            Err(_) => Err(failed(&error)),
+            // It may be ours, or come to be: to be released on the way out, if it is.
+            Ok(None) | Err(_) => Err(failed(&error)),
         }
     }
 

@@ -75,6 +75,23 @@ async fn terraforms_lock_is_respected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_given_back_as_it_is_asked_for_is_taken() {
+    let bench = Bench::new().await;
+    let of = lock_of(KEYS[0]);
+    // Terraform comes first, and has gone when it is asked who holds it.
+    let (taken, gone) = (of.clone(), of.clone());
+    bench.before_nth("PutObject", &of, 1, move |world| {
+        world.put_object(BUCKET, &taken, TERRAFORMS, Encryption::SseS3);
+    });
+    bench.before_nth("GetObject", &of, 2, move |world| world.delete_object(BUCKET, &gone));
+    let ran = bench.run("apply", &[LOCK, AT_ONCE]).await.green();
+    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    let puts = bench.lab.log().iter().filter(|e| e.operation == "PutObject").count();
+    assert_eq!(puts, 3, "one was asked for twice");
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn none_is_taken_that_could_not_be_released() {
     // The runbook's bucket policy does not grant s3:DeleteObject.
     let bench = Bench::with(Topology::Roles, |world| {

@@ -402,3 +402,20 @@ async fn a_compromised_principal_is_taken_out() {
     let only = ("INPUT_DEPLOY-PRINCIPALS", root.as_str());
     let _ = run(&bench, "revoke", &[target, only, confirm]).await.red("last-administrator");
 }
+
+/// Two keys that could be the one that is asked for: which, is for the operator to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_keys_that_could_be_meant_are_a_refusal() {
+    let bench = Bench::new().await;
+    let made = create(&bench, "create").await.green().output("kms-key-arn").to_owned();
+    let twin = bench.lab.world().add_key_like(&made);
+    bench.lab.clear_log();
+    for confirm in ["", "create"] {
+        let ran = create(&bench, confirm).await.red("key-ambiguous");
+        for arn in [&made, &twin] {
+            let id = arn.rsplit('/').next().unwrap();
+            assert!(ran.log.contains(id), "{id}: {}", ran.log);
+        }
+    }
+    assert!(key_writes(&bench).is_empty(), "{:?}", key_writes(&bench));
+}

@@ -50,6 +50,8 @@ pub struct Found {
     /// Runs that have been held back (for an approval, or by a concurrency group) since before
     /// this job: they carry a backend.tf of before, and waiting does not help.
     pub stale: Vec<WorkflowRun>,
+    /// A run was let pass since it stands at this same check.
+    pub by_step: bool,
     /// Why a later look failed; then these are the runs of the last one that did not.
     pub later: Option<Blind>,
 }
@@ -97,7 +99,7 @@ impl From<ApiError> for Blind {
                  writes these states",
             ),
             ApiError::RateLimited(until) => Self {
-                until,
+                until: Some(until),
                 ..Self::failed(
                     why,
                     "Run again after that, or let this step wait with `in-flight-timeout` (seconds)",
@@ -141,28 +143,46 @@ pub fn to_examine(question: &Question<'_>, runs: &[WorkflowRun]) -> Vec<u64> {
     if others.is_empty() { others } else { [vec![question.own], others].concat() }
 }
 
+/// Whether a run was asked for before this job began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It may have built its backend.tf from the variable of before.
+    Before,
+    /// It has built it from the variable of today.
+    After,
+    /// GitHub does not show yet when this job began; a later look can tell.
+    Unclear,
+}
+
 /// Who is in the way. What is not known is taken for the worse.
 pub fn judge(question: &Question<'_>, look: &Look) -> Found {
     let own_jobs = look.jobs.get(&question.own);
     let own_job = own_jobs.and_then(|jobs| {
-        let ours = |job: &&Job| job.step.is_some() && Some(job.runner.as_str()) == question.runner;
-        jobs.iter().find(ours)
+        let runner = |job: &&Job| Some(job.runner.as_str()) == question.runner;
+        let running = |job: &&Job| job.status == "in_progress" && !job.started_at.is_empty();
+        jobs.iter().filter(running).find(runner)
     });
     let own_run = look.runs.iter().find(|run| run.id == question.own);
     let own_began = own_run.and_then(|run| began(run, own_jobs?));
     let mut found = Found::default();
     for run in concerned(question, &look.runs) {
         let jobs = look.jobs.get(&run.id);
-        // One that was made later has built its backend.tf from the variable of today.
-        let before = own_job.is_none_or(|own| run.started_at <= own.started_at);
-        let under_way = jobs.is_none_or(|jobs| jobs.iter().any(|job| job.status == "in_progress"));
-        match run.status.as_str() {
-            "waiting" if before => found.stale.push(run.clone()),
-            "waiting" if !under_way => {}
-            // Held back before its first job, it has nothing of before.
-            "pending" if jobs.is_some_and(|jobs| !jobs.iter().any(Job::has_begun)) => {}
-            "pending" if !under_way && before => found.stale.push(run.clone()),
-            "pending" if !under_way => {}
+        // A re-run of failed jobs works with the files of the first attempt.
+        let asked = match (own_job, own_run) {
+            (Some(job), _) if run.created_at > job.started_at => Asked::After,
+            (None, Some(own)) if run.created_at > own.started_at => Asked::Unclear,
+            _ => Asked::Before,
+        };
+        let held_back = ["completed", "waiting", "pending"];
+        let under_way = jobs
+            .is_none_or(|jobs| jobs.iter().any(|job| !held_back.contains(&job.status.as_str())));
+        // Then it has nothing of before.
+        let has_not_begun = !run.again && jobs.is_some_and(|jobs| !jobs.iter().any(Job::has_begun));
+        match (run.status.as_str(), asked) {
+            ("pending", _) if has_not_begun => {}
+            ("waiting", Asked::Before) => found.stale.push(run.clone()),
+            ("pending", Asked::Before) if !under_way => found.stale.push(run.clone()),
+            ("waiting" | "pending", Asked::After) if !under_way => {}
             _ => {
                 let step = own_job.and_then(|job| job.step.as_deref());
                 let at_this_check = step.zip(jobs).is_some_and(|(step, jobs)| only_at(step, jobs));
@@ -170,7 +190,9 @@ pub fn judge(question: &Question<'_>, look: &Look) -> Found {
                 let later = theirs
                     .zip(own_began)
                     .is_some_and(|(theirs, ours)| (theirs, run.id) > (ours, question.own));
-                if !(at_this_check && later) {
+                if at_this_check && later {
+                    found.by_step = true;
+                } else {
                     found.busy.push(run.clone());
                 }
             }
@@ -229,7 +251,8 @@ pub fn report(
             let (mut evidence, remedy) = if found.stale.is_empty() {
                 (
                     format!("queued or running: {}", list(&found.busy)),
-                    "Wait until it has ended, or let this step wait with `in-flight-timeout` (seconds)",
+                    "Wait until it has ended, or let this step wait with `in-flight-timeout` (seconds). One that is \
+                     queued for the very runner that this job has cannot begin: cancel it",
                 )
             } else {
                 (
@@ -238,8 +261,8 @@ pub fn report(
                          backend.tf of before: {}",
                         list(&found.stale)
                     ),
-                    "Reject it, or cancel it and run it again after this one: if it goes on, its Terraform \
-                     writes the state back as it was",
+                    "Reject it, or cancel it and, after this run, re-run all of its jobs (not the failed ones alone, \
+                     which keep the old file): if it goes on, its Terraform writes the state back as it was",
                 )
             };
             if let Some(blind) = &found.later {

@@ -53,6 +53,8 @@ pub struct WorkflowRun {
     pub branch: String,
     /// RFC 3339.
     pub created_at: String,
+    /// When it was run again, if it was.
+    pub again_at: Option<String>,
     /// Its jobs, as far as they exist yet.
     pub jobs: Vec<WorkflowJob>,
 }
@@ -270,10 +272,12 @@ impl GitHub {
 
     fn shown(&self, run: &WorkflowRun) -> Value {
         json!({
-            "id": run.id, "name": run.workflow, "status": run.status, "run_attempt": 1,
+            "id": run.id, "name": run.workflow, "status": run.status,
+            "run_attempt": 1 + u8::from(run.again_at.is_some()),
             "path": format!(".github/workflows/{}", run.workflow), "event": "push",
             "head_branch": run.branch, "created_at": run.created_at,
-            "run_started_at": run.created_at, "updated_at": run.created_at,
+            "run_started_at": run.again_at.as_ref().unwrap_or(&run.created_at),
+            "updated_at": run.created_at,
             "conclusion": (run.status == "completed").then_some("success"),
             "html_url": format!("https://github.com/{}/actions/runs/{}", self.repository, run.id),
         })

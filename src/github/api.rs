@@ -36,7 +36,7 @@ pub enum ApiError {
     /// There is no such thing, or the token may not know of it.
     NotFound(String),
     /// Too many requests; seconds since the epoch at which there may be more.
-    RateLimited(Option<u64>),
+    RateLimited(u64),
     /// A server's error, no answer, or half of one: it may be there again soon.
     Unavailable(String),
     /// Anything else.
@@ -50,7 +50,7 @@ impl std::fmt::Display for ApiError {
             | Self::NotFound(why)
             | Self::Unavailable(why)
             | Self::Other(why) => f.write_str(why),
-            Self::RateLimited(Some(until)) => {
+            Self::RateLimited(until) => {
                 let until = i64::try_from(*until).map(DateTime::from_secs).ok();
                 let until = until.and_then(|until| until.fmt(Format::DateTime).ok());
                 write!(
@@ -59,7 +59,6 @@ impl std::fmt::Display for ApiError {
                     until.as_deref().unwrap_or("an unknown time")
                 )
             }
-            Self::RateLimited(None) => f.write_str("GitHub's rate limit is used up"),
         }
     }
 }
@@ -169,16 +168,18 @@ pub fn meaning(
 ) -> ApiError {
     let number = |name| header(name).and_then(|text| text.trim().parse::<u64>().ok());
     let used_up = number("x-ratelimit-remaining") == Some(0);
+    let lower = message.to_ascii_lowercase();
     let limited = header("retry-after").is_some()
         || used_up
-        || message.to_ascii_lowercase().contains("rate limit");
+        || ["rate limit", "abuse detection"].iter().any(|text| lower.contains(text));
     let why = format!("{status}: {}", printable(message));
     match status {
         403 | 429 if limited || status == 429 => {
             let since_1970 = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let after = number("retry-after").and_then(|wait| since_1970.checked_add(wait));
+            let after = number("retry-after").map(|wait| since_1970.saturating_add(wait));
             let reset = number("x-ratelimit-reset").filter(|_| used_up);
-            ApiError::RateLimited(after.or(reset))
+            // «Otherwise, wait for at least one minute before retrying.»
+            ApiError::RateLimited(after.or(reset).unwrap_or(since_1970.saturating_add(60)))
         }
         401 | 403 => ApiError::Forbidden(why),
         404 => ApiError::NotFound(why),
@@ -217,18 +218,20 @@ mod tests {
         let reset = ("x-ratelimit-reset", "5000");
         let used_up = ("x-ratelimit-remaining", "0");
         let left = ("x-ratelimit-remaining", "17");
-        assert_eq!(of(403, "m", &[used_up, reset]), ApiError::RateLimited(Some(5000)));
-        assert_eq!(of(429, "m", &[("retry-after", "60")]), ApiError::RateLimited(Some(1060)));
-        assert_eq!(of(429, "m", &[]), ApiError::RateLimited(None));
+        assert_eq!(of(403, "m", &[used_up, reset]), ApiError::RateLimited(5000));
+        assert_eq!(of(429, "m", &[("retry-after", "60")]), ApiError::RateLimited(1060));
+        assert_eq!(of(429, "m", &[]), ApiError::RateLimited(1060));
         // A secondary limit: there are requests left, and the message alone says it.
         let secondary = "You have exceeded a secondary rate limit.";
-        assert_eq!(of(403, secondary, &[left, reset]), ApiError::RateLimited(None));
+        assert_eq!(of(403, secondary, &[left, reset]), ApiError::RateLimited(1060));
+        let older = "You have triggered an abuse detection mechanism.";
+        assert_eq!(of(403, older, &[left]), ApiError::RateLimited(1060));
         let integration = "Resource not accessible by integration";
         assert!(matches!(of(403, integration, &[left, reset]), ApiError::Forbidden(_)));
         assert!(matches!(of(404, "m", &[]), ApiError::NotFound(_)));
         assert!(matches!(of(502, "m", &[]), ApiError::Unavailable(_)));
         assert!(matches!(of(422, "rate limit", &[]), ApiError::Other(_)));
-        let until = ApiError::RateLimited(Some(5000)).to_string();
+        let until = ApiError::RateLimited(5000).to_string();
         assert!(until.ends_with("until 1970-01-01T01:23:20Z"), "{until}");
     }
 }

@@ -26,8 +26,13 @@ pub struct WorkflowRun {
     pub status: String,
     /// The branch that it is on.
     pub branch: String,
-    /// When its present attempt began: RFC 3339 in UTC, so texts compare as times do.
+    /// When it was asked for: RFC 3339 in UTC, so texts compare as times do.
+    pub created_at: String,
+    /// When its present attempt began, likewise.
     pub started_at: String,
+    /// Its present attempt is a re-run, perhaps of failed jobs only: these then work with what
+    /// the others made in an earlier attempt.
+    pub again: bool,
     /// Its page.
     pub url: String,
 }
@@ -36,13 +41,17 @@ impl WorkflowRun {
     /// As GitHub's answer has it; `None`: it is not understood.
     pub fn of(value: &Value) -> Option<Self> {
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let started = value["run_started_at"].as_str().or(value["created_at"].as_str())?;
+        let created = value["created_at"].as_str()?;
+        let started = value["run_started_at"].as_str().unwrap_or(created);
         Some(Self {
             id: value["id"].as_u64()?,
-            workflow: file_name(value["path"].as_str().unwrap_or_default()).to_owned(),
+            // Without one, nobody could say whether the run is concerned.
+            workflow: file_name(value["path"].as_str()?).to_owned(),
             status: text("status"),
             branch: text("head_branch"),
+            created_at: created.to_owned(),
             started_at: started.to_owned(),
+            again: value["run_attempt"].as_u64().is_some_and(|attempt| attempt > 1),
             url: text("html_url"),
         })
     }
@@ -112,9 +121,10 @@ impl Api {
         for status in ["queued", "in_progress"] {
             runs.extend(self.runs(status).await?);
         }
-        let (waiting, pending) = tokio::try_join!(self.runs("waiting"), self.runs("pending"))?;
-        runs.extend(waiting);
-        runs.extend(pending);
+        // Nor does a run go through them once only: its next job is queued again.
+        let (queued, waiting, pending) =
+            tokio::try_join!(self.runs("queued"), self.runs("waiting"), self.runs("pending"))?;
+        runs.extend([queued, waiting, pending].concat());
         // Of one that was seen twice, the later look counts.
         runs.reverse();
         runs.sort_by_key(|run| run.id);
@@ -205,11 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn a_run_needs_an_id_and_a_time() {
-        assert_eq!(WorkflowRun::of(&json!({ "id": 1 })), None);
-        assert_eq!(WorkflowRun::of(&json!({ "created_at": "x" })), None);
-        let run = WorkflowRun::of(&json!({ "id": 1, "created_at": "x", "path": null })).unwrap();
-        assert_eq!((run.started_at.as_str(), run.workflow.as_str()), ("x", ""));
+    fn a_run_needs_an_id_a_time_and_a_workflow() {
+        let whole = json!({ "id": 1, "created_at": "x", "path": ".github/workflows/a.yml" });
+        let run = WorkflowRun::of(&whole).unwrap();
+        assert_eq!(
+            (run.started_at.as_str(), run.workflow.as_str(), run.again),
+            ("x", "a.yml", false)
+        );
+        for name in ["id", "created_at", "path"] {
+            let mut part = whole.clone();
+            part[name] = serde_json::Value::Null;
+            assert_eq!(WorkflowRun::of(&part), None, "{name}");
+        }
+        let mut again = whole;
+        again["run_started_at"] = "y".into();
+        again["run_attempt"] = 2.into();
+        let run = WorkflowRun::of(&again).unwrap();
+        assert_eq!((run.created_at.as_str(), run.started_at.as_str(), run.again), ("x", "y", true));
     }
 
     #[test]

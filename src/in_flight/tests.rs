@@ -10,7 +10,9 @@ fn run(id: u64, status: &str, started_at: &str) -> WorkflowRun {
         workflow: "infra.yml".into(),
         status: status.into(),
         branch: "main".into(),
+        created_at: started_at.into(),
         started_at: started_at.into(),
+        again: false,
         url: format!("https://github.com/o/r/actions/runs/{id}"),
     }
 }
@@ -69,6 +71,9 @@ fn everyone_who_is_active_counts_older_or_newer() {
 fn of_two_that_do_nothing_but_stand_at_the_check_the_first_goes_first() {
     assert_eq!(judged(5, &[own(), at_the_check(4, "t4")]).0, [4]);
     assert!(judged(5, &[own(), at_the_check(6, "t6")]).0.is_empty());
+    // GitHub may still show this job in the step before, where nobody is excused for the check.
+    let early = || (run(5, "in_progress", "t5"), vec![job(5, "in_progress", "t5", "Credentials")]);
+    assert_eq!(judged(5, &[early(), at_the_check(6, "t6")]).0, [6]);
     // One that does something else as well, or will, is not only at the check.
     for (status, step) in [("in_progress", "apply"), ("queued", ""), ("waiting", "")] {
         let (run, mut jobs) = at_the_check(6, "t6");
@@ -99,12 +104,47 @@ fn who_is_held_back_since_before_this_job_is_stale() {
     let own_run = || (run(5, "in_progress", "t5"), approved());
     assert_eq!(judged(5, &[own_run(), held(6, "waiting", "t6")]), (vec![], vec![6]));
     assert_eq!(judged(5, &[own_run(), held(9, "waiting", "t9")]), (vec![], vec![]));
+    // GitHub shows steps later than jobs.
+    let young = (run(5, "in_progress", "t5"), vec![job(5, "in_progress", "t5", "")]);
+    assert_eq!(judged(5, &[young, held(6, "waiting", "t6")]), (vec![], vec![]));
     // It waits in one job, and runs in another.
     let both = vec![job(6, "in_progress", "t6", "apply"), job(60, "waiting", "t6", "")];
     assert_eq!(judged(5, &[own(), (run(6, "waiting", "t6"), both)]), (vec![6], vec![]));
-    // Not knowing when this job began, all are from before.
-    let unknown = (run(5, "in_progress", "t5"), vec![]);
-    assert_eq!(judged(5, &[unknown, held(6, "waiting", "t6")]), (vec![], vec![6]));
+    // Not knowing when this job began, those from before its run are stale all the same, and of
+    // the others a later look will tell.
+    let queued = job(5, "queued", "t5", "");
+    let unclear = Job { started_at: String::new(), ..job(5, "in_progress", "t5", STEP) };
+    for jobs in [vec![], vec![queued], vec![unclear]] {
+        let unknown = || (run(5, "in_progress", "t5"), jobs.clone());
+        assert_eq!(judged(5, &[unknown(), held(4, "waiting", "t4")]), (vec![], vec![4]));
+        assert_eq!(judged(5, &[unknown(), held(6, "waiting", "t6")]), (vec![6], vec![]));
+    }
+}
+
+#[test]
+fn a_job_that_waits_for_its_runner_only_is_not_held_back() {
+    let beside = |status: &str, first: Vec<Job>| {
+        let jobs = [first, vec![job(6, "queued", "", ""), job(60, status, "", "")]].concat();
+        (run(6, status, "t6"), jobs)
+    };
+    assert_eq!(judged(5, &[own(), beside("waiting", vec![])]), (vec![6], vec![]));
+    let built = vec![job(61, "completed", "t6", "")];
+    assert_eq!(judged(5, &[own(), beside("pending", built)]), (vec![6], vec![]));
+    // Before its first job it has built nothing, and may be waiting for this very run.
+    assert_eq!(judged(5, &[own(), beside("pending", vec![])]), (vec![], vec![]));
+}
+
+/// A re-run of failed jobs works with the files that the first attempt has built.
+#[test]
+fn a_re_run_is_as_old_as_its_first_attempt() {
+    let again = |status: &str, jobs: Vec<Job>| {
+        let run = WorkflowRun { created_at: "t1".into(), again: true, ..run(6, status, "t9") };
+        (run, jobs)
+    };
+    for status in ["waiting", "pending"] {
+        let held = vec![job(6, status, "", "")];
+        assert_eq!(judged(5, &[own(), again(status, held)]), (vec![], vec![6]), "{status}");
+    }
 }
 
 #[test]
@@ -130,8 +170,10 @@ fn a_concurrency_group_holds_back_a_run_or_a_later_job_of_one() {
 #[test]
 fn jobs_that_are_not_known_excuse_nobody() {
     let files: BTreeSet<String> = ["infra.yml".to_owned()].into();
-    for (status, stale) in [("in_progress", 0), ("pending", 0), ("waiting", 1)] {
-        let runs = vec![run(5, "in_progress", "t5"), run(6, status, "t6")];
+    for (status, began, stale) in
+        [("in_progress", "t6", 0), ("pending", "t6", 0), ("waiting", "t6", 0), ("waiting", "t4", 1)]
+    {
+        let runs = vec![run(5, "in_progress", "t5"), run(6, status, began)];
         let question = Question { files: files.clone(), branch: "*", own: 5, runner: Some("r") };
         let found = judge(&question, &Look { runs, ..Look::default() });
         assert_eq!((found.busy.len(), found.stale.len()), (1 - stale, stale), "{status}");
@@ -147,8 +189,8 @@ fn a_long_wait_leaves_the_repository_its_requests() {
         waited += pause(waited, patience);
         looks += 1;
     }
-    // Eight lists of runs, the jobs of this run and of another.
-    assert!(looks * 10 < 500, "{looks}");
+    // Nine lists of runs, the jobs of this run and of another.
+    assert!(looks * 11 < 500, "{looks}");
     assert!(pause(Duration::ZERO, patience) <= Duration::from_secs(15));
     assert_eq!(pause(Duration::ZERO, Duration::from_secs(20)), Duration::from_secs(1));
 }
@@ -159,14 +201,14 @@ fn only_a_missing_right_is_excused_and_what_was_seen_is_not_forgotten() {
     let no_right = || Err(Blind::from(ApiError::Forbidden("403".into())));
     assert!(failure(no_right(), false).is_none() && failure(no_right(), true).is_some());
     for error in [
-        ApiError::RateLimited(None),
+        ApiError::RateLimited(1060),
         ApiError::Unavailable("502".into()),
         ApiError::Other("422".into()),
     ] {
         assert!(failure(Err(error.into()), false).is_some());
     }
     let later = Some(Blind::from(ApiError::Unavailable("502".into())));
-    let found = Found { busy: vec![run(4, "in_progress", "t4")], stale: vec![], later };
+    let found = Found { busy: vec![run(4, "in_progress", "t4")], later, ..Found::default() };
     let said = failure(Ok(found), false).unwrap().message;
     assert!(said.contains("runs/4") && said.contains("the last look failed (502)"), "{said}");
 }

@@ -3,19 +3,23 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::Run;
-use crate::github::{Api, file_name};
+use crate::github::{Api, ApiError, file_name};
 use crate::in_flight::{self, Blind, Found, InFlight, Look, Question, USUAL};
 use crate::inputs::Mode;
 use crate::plan::Goal;
+
+/// GitHub shows a step of a job some seconds after it began, and the one before until then.
+const STEPS_ARE_SHOWN: Duration = Duration::from_secs(5);
 
 /// GitHub's API, and what is asked of it.
 struct Watch<'a> {
     api: Api,
     question: Question<'a>,
+    began: Instant,
 }
 
 impl Run<'_> {
@@ -94,18 +98,33 @@ impl Run<'_> {
         };
         let branch = self.request.in_flight_branch.as_deref().unwrap_or("*");
         let runner = environment.get("RUNNER_NAME");
-        Ok(Watch { api, question: Question { files, branch, own, runner } })
+        let question = Question { files, branch, own, runner };
+        Ok(Watch { api, question, began: Instant::now() })
     }
 }
 
 impl Watch<'_> {
     async fn look(&self) -> Result<Found, Blind> {
+        let found = self.look_once().await?;
+        let young = STEPS_ARE_SHOWN.saturating_sub(self.began.elapsed());
+        if !found.by_step || young.is_zero() {
+            return Ok(found);
+        }
+        // The step by which a run was let pass may not be this one.
+        tokio::time::sleep(young).await;
+        self.look_once().await
+    }
+
+    async fn look_once(&self) -> Result<Found, Blind> {
         let runs = self.api.active_runs().await?;
         let examined = in_flight::to_examine(&self.question, &runs);
-        let asked =
-            examined.into_iter().map(async |run| Some((run, self.api.jobs(run).await.ok()?)));
-        // What could not be had excuses nobody.
-        let jobs = join_all(asked).await.into_iter().flatten().collect();
+        let asked = examined.into_iter().map(async |run| match self.api.jobs(run).await {
+            Ok(jobs) => Ok(Some((run, jobs))),
+            Err(error @ (ApiError::RateLimited(_) | ApiError::Unavailable(_))) => Err(error),
+            // What could not be had excuses nobody.
+            Err(_) => Ok(None),
+        });
+        let jobs = try_join_all(asked).await?.into_iter().flatten().collect();
         Ok(in_flight::judge(&self.question, &Look { runs, jobs }))
     }
 }

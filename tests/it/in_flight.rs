@@ -14,6 +14,7 @@ fn other(id: u64, status: &str) -> WorkflowRun {
         status: status.into(),
         branch: "main".into(),
         created_at: format!("2026-11-24T02:00:{id:02}Z"),
+        again_at: None,
         jobs: vec![],
     }
 }
@@ -29,7 +30,7 @@ fn job(id: u64, status: &str, started_at: &str, step: &str) -> WorkflowJob {
 }
 
 /// How many lists of runs a look asks for.
-const LISTS: u32 = 8;
+const LISTS: u32 = 9;
 const STEP: &str = "State under the key";
 /// When this run's job begins.
 const BEGAN: &str = "2026-11-24T02:00:50Z";
@@ -151,6 +152,7 @@ async fn a_run_that_changes_its_state_while_it_is_looked_for_is_seen() {
         (4, "requested", "queued"),
         (4, "waiting", "queued"),
         (4, "queued", "in_progress"),
+        (4, "in_progress", "queued"),
         (4, "in_progress", "waiting"),
         (4, "pending", "queued"),
         (4, "in_progress", "pending"),
@@ -346,6 +348,48 @@ async fn only_a_run_that_does_nothing_else_is_at_this_check() {
     let bench = repository(later(vec![at_it, terraform])).await;
     let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
     assert!(ran.log.contains(&link(55)), "{}", ran.log);
+}
+
+/// GitHub shows this job in the step before it for a while, and the other run is in that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_step_before_is_not_this_check() {
+    let credentials = "AWS credentials";
+    let jobs = vec![job(55, "in_progress", "2026-11-24T02:00:55Z", credentials)];
+    let bench = repository(vec![WorkflowRun { jobs, ..other(55, "in_progress") }]).await;
+    bench.lab.world().github.runs[1].jobs[0].step = Some(credentials.into());
+    bench.lab.inject(
+        Matcher::every("ListRepositoryRuns").nth(LISTS + 1),
+        Effect::Act(Box::new(|world| world.github.runs[1].jobs[0].step = Some(STEP.into()))),
+    );
+    let digest = bench.digest();
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains(&link(55)), "{}", ran.log);
+}
+
+/// Built before this run, and run again after it: its failed jobs alone keep the old file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_re_run_that_waits_for_an_approval_is_of_before() {
+    let again_at = Some("2026-11-24T02:00:59Z".to_owned());
+    let bench = repository(vec![WorkflowRun { again_at, ..other(4, "waiting") }]).await;
+    let digest = bench.digest();
+    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains("re-run all of its jobs"), "{}", ran.log);
+}
+
+/// An answer about jobs that does not come is no reason to call a run stale.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_cannot_be_had_for_a_while_are_asked_for_again() {
+    let bench = repository(vec![other(77, "waiting")]).await;
+    let mut outage = Matcher::every("ListWorkflowJobs");
+    // All attempts of both requests of a look.
+    outage.count = 8;
+    let broken = Effect::Fail { status: 502, code: "x".into(), message: "Server Error".into() };
+    bench.lab.inject(outage, broken);
+    let ran = run(&bench, "apply", &[("INPUT_IN-FLIGHT-TIMEOUT", "60")]).await.green();
+    assert!(ran.log.contains("the last failed: 502"), "{}", ran.log);
+    assert_eq!(ran.check("no-run-in-flight"), "pass");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,6 +111,7 @@ impl Way {
                 status: "in_progress".into(),
                 branch: "main".into(),
                 created_at: "2026-11-24T02:00:00Z".into(),
+                again_at: None,
                 jobs: vec![],
             }];
         })

@@ -199,6 +199,8 @@ pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String
         &key_policy_statement(std::slice::from_ref(&principal)),
         &iam_policy_statement(key),
     );
+    text.push('\n');
+    text.push_str(&how(&principal, account, key, sides));
     if caller.is_some_and(|caller| caller.principal.guessed) {
         text.push_str(
             "\nIf the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
@@ -225,7 +227,8 @@ pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
         "Resource": key.as_str(),
     });
     let account = role.split(':').nth(4).unwrap_or_default();
-    texts(role, account, key, sides, &in_key_policy, &in_iam_policy)
+    let statements = texts(role, account, key, sides, &in_key_policy, &in_iam_policy);
+    format!("{statements}\n{}", how(role, account, key, sides))
 }
 
 fn texts(
@@ -247,6 +250,47 @@ fn texts(
         ));
     }
     parts.join("\n")
+}
+
+/// How what [`texts`] prints gets to its place: the commands, each to be run with credentials
+/// of the account that is named.
+fn how(principal: &str, account: &str, key: &KeyArn, sides: Sides) -> String {
+    let mut parts = Vec::new();
+    if sides.key_policy != Some(true) {
+        let (owner, region) = (key.account(), key.region());
+        parts.push(format!(
+            "To change the key policy, in account {owner}: take the policy there is, add what is above to its \
+             \"Statement\" list, put it back\n\
+             aws kms get-key-policy --region {region} --key-id {key} --policy-name default --query Policy \
+             --output text > key-policy.json\n\
+             aws kms put-key-policy --region {region} --key-id {key} --policy-name default --policy \
+             file://key-policy.json"
+        ));
+    }
+    if sides.iam != Some(true) {
+        let put = put_policy(principal).unwrap_or_else(|| "in IAM's console".to_owned());
+        parts.push(format!(
+            "To change the IAM policy, in account {account}: as a policy of its own, with what is above as \
+             iam-policy.json inside {{\"Version\": \"2012-10-17\", \"Statement\": [ … ]}}\n{put}"
+        ));
+    }
+    parts.join("\n")
+}
+
+/// The command that gives a user or role a policy of its own. `None`: the ARN is of neither,
+/// or not one to be put into a shell (IAM User Guide, «IAM and AWS STS quotas»: names are
+/// letters, digits and `+=,.@_-`).
+fn put_policy(principal: &str) -> Option<String> {
+    let (kind, path) = principal.split(':').nth(5)?.split_once('/')?;
+    let name = path.rsplit('/').next()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
+    let fit = ["role", "user"].contains(&kind) && !name.is_empty() && name.bytes().all(plain);
+    fit.then(|| {
+        format!(
+            "aws iam put-{kind}-policy --{kind}-name {name} --policy-name TerraformStateKms --policy-document \
+             file://iam-policy.json"
+        )
+    })
 }
 
 /// The caller as policies name it.
@@ -271,6 +315,29 @@ mod tests {
         assert!(both.contains("StateReaderUse") && both.contains("TerraformStateKmsRead"));
         assert!(!text(Some(true), Some(false)).contains("StateReaderUse"));
         assert!(!text(Some(false), Some(true)).contains("TerraformStateKmsRead"));
+    }
+
+    #[test]
+    fn the_commands_are_those_of_the_side_that_is_missing() {
+        let key = KeyArn::parse(KEY).unwrap();
+        let role = "arn:aws:iam::222222222222:role/ci/plan";
+        let text = |key_policy, iam| how(role, "222222222222", &key, Sides { key_policy, iam });
+        let (of_key, of_iam) =
+            ("aws kms put-key-policy", "aws iam put-role-policy --role-name plan ");
+        let both = text(None, None);
+        assert!(both.contains(of_key) && both.contains(of_iam), "{both}");
+        assert!(!text(Some(true), Some(false)).contains(of_key));
+        assert!(!text(Some(false), Some(true)).contains(of_iam));
+        let user = put_policy("arn:aws:iam::222222222222:user/terraform");
+        assert!(user.unwrap().starts_with("aws iam put-user-policy --user-name terraform "));
+        for other in [
+            "<DEPLOY_PRINCIPAL_ARN>",
+            "arn:aws:iam::1:root",
+            "arn:aws:iam::1:role/a;b",
+            "a:b:c:d:e:role/",
+        ] {
+            assert_eq!(put_policy(other), None, "{other}");
+        }
     }
 
     #[test]

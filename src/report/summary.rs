@@ -2,7 +2,7 @@
 
 use super::escape::{block, code, label, text};
 use super::{Action, Encryption, FileAction, ObjectReport, Report};
-use crate::check::{Check, Status};
+use crate::check::{CheckId, Status};
 use crate::inputs::Mode;
 
 /// The runner drops a summary over 1 MiB altogether; this leaves room for the other
@@ -253,7 +253,7 @@ fn tail(report: &Report, report_path: &str) -> String {
         out.push('\n');
     }
     out.push_str(&gate(report));
-    out.push_str(&checks(&report.checks));
+    out.push_str(&checks(report));
     if !report.statements.is_empty() {
         let files: Vec<String> = report.statements.iter().map(|path| code(path)).collect();
         out.push_str(&format!(
@@ -308,7 +308,8 @@ fn gate(report: &Report) -> String {
     out
 }
 
-fn checks(checks: &[Check]) -> String {
+fn checks(report: &Report) -> String {
+    let checks = &report.checks;
     if checks.is_empty() {
         return String::new();
     }
@@ -341,6 +342,10 @@ fn checks(checks: &[Check]) -> String {
             .filter(|c| c.remedy.as_deref() == Some(remedy))
             .map(|c| code(c.id.id()))
             .collect();
+        if report.failures.iter().any(|failure| failure.remedy == remedy) {
+            out.push_str(&format!("What to do about {} is at the top.\n\n", ids.join(" and ")));
+            continue;
+        }
         out.push_str(&format!(
             "<details><summary>What to do about {}</summary>\n\n{}\n</details>\n\n",
             ids.join(" and "),
@@ -373,10 +378,32 @@ fn drawing(report: &Report) -> String {
     }
     out.push_str("  end\n  p -- s3:GetObject --> b\n");
     if report.target.kms_key_arn.is_some() {
-        out.push_str("  p -- kms:Decrypt --> k\n");
+        out.push_str(match grant(report) {
+            Status::Pass | Status::Warn => "  p -- kms:Decrypt --> k\n",
+            Status::Unknown => "  p -. \"KMS grant not shown\" .-> k\n",
+            Status::Fail => "  p -. \"KMS grant missing\" .-> k\n",
+        });
     }
     out.push_str("```\n\n");
     out
+}
+
+/// Whether the principal gets through to the key: a state that was read under it shows that,
+/// and otherwise the worse of the grant's two sides says.
+fn grant(report: &Report) -> Status {
+    let read = report.objects.iter().any(|object| {
+        let key = object.after.as_ref().and_then(|after| after.kms_key.as_deref());
+        let target = report.target.kms_key_arn.as_ref().map(|key| key.as_str());
+        object.read_at.is_some() && key.is_some() && key == target
+    });
+    if read {
+        return Status::Pass;
+    }
+    let sides = [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy];
+    let found = sides.iter().map(|id| report.check(*id).map_or(Status::Unknown, |c| c.status));
+    let worst = [Status::Fail, Status::Unknown, Status::Warn];
+    let found: Vec<Status> = found.collect();
+    worst.into_iter().find(|status| found.contains(status)).unwrap_or(Status::Pass)
 }
 
 fn next_steps(report: &Report) -> String {

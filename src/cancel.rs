@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::check::FailureReason;
+
 /// How long a state in hand may take to be finished or restored.
 const GRACE: Duration = Duration::from_secs(5);
 /// When the report is written, whatever else goes on.
@@ -26,6 +28,15 @@ pub enum Why {
     Signal,
     /// The run has taken as long as it may (`time-limit`).
     TimeLimit,
+}
+
+impl From<Why> for FailureReason {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Signal => Self::Cancelled,
+            Why::TimeLimit => Self::TimeLimit,
+        }
+    }
 }
 
 /// Whether, and since when, the run is asked to stop.
@@ -51,6 +62,11 @@ impl Cancelled {
     /// Why it was asked to, if it was.
     pub fn why(&self) -> Option<Why> {
         self.0.borrow().map(|(_, why)| why)
+    }
+
+    /// The same, as the reason of a failure.
+    pub fn reason(&self) -> FailureReason {
+        self.why().map_or(FailureReason::Cancelled, FailureReason::from)
     }
 
     /// Whether it was asked to.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{AwsError, Bucket, Budget, Keys, Kind, OldVersion, ServerSide, WriteAs};
+use crate::aws::{AwsError, Bucket, Budget, Keys, Kind, OldVersion, ServerSide, Versions, WriteAs};
 use crate::check::{Check, CheckId, Status};
 use crate::names::{printable, some_of};
 use crate::rekey::{Outcome, Rekey};
@@ -48,14 +48,14 @@ pub struct History {
     incomplete: BTreeMap<String, String>,
 }
 
-/// The old versions of each state, as listed.
-pub type Listed = Vec<(String, Result<Vec<OldVersion>, AwsError>)>;
+/// The versions of each state, as listed.
+pub type Listed = Vec<(String, Result<Versions, AwsError>)>;
 
-/// Lists the noncurrent versions of the states.
+/// Lists the versions of the states.
 pub async fn list(bucket: &Bucket, states: &[String]) -> Listed {
     stream::iter(states.to_vec())
         .map(|key| async move {
-            let versions = bucket.old_versions(&key).await;
+            let versions = bucket.versions_of(&key).await;
             (key, versions)
         })
         .buffered(PARALLEL)
@@ -69,7 +69,7 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
     let mut todo = Vec::new();
     for (key, versions) in listed {
         match versions {
-            Ok(mut versions) => {
+            Ok(Versions { old: mut versions, .. }) => {
                 if versions.len() > LIMIT {
                     let all = versions.len();
                     let why = format!(
@@ -158,6 +158,10 @@ impl History {
     /// Who manages the keys that were asked about.
     pub fn managers(&self) -> &BTreeMap<String, Manager> {
         &self.managers
+    }
+
+    fn gone(&mut self, old: &Old) {
+        self.versions.retain(|other| other != old);
     }
 
     fn rekeyed(&mut self, done: &Old) {
@@ -316,6 +320,14 @@ pub struct RekeyedVersions {
     pub problems: Vec<String>,
 }
 
+/// What became of an old version.
+enum Rekeyed {
+    /// It is under the key.
+    Yes,
+    /// It is not there any more: a lifecycle rule, or somebody, has ended it.
+    Gone,
+}
+
 impl RekeyVersions<'_> {
     /// Re-keys the exposed versions in place, as far as S3 does that, each compared with what it was; those that
     /// fail stay exposed. Begins no other once `stopped` says so, or one that was sent did not
@@ -346,10 +358,11 @@ impl RekeyVersions<'_> {
         let mut all = RekeyedVersions::default();
         for (old, result) in results {
             match result {
-                Some(Ok(())) => {
+                Some(Ok(Rekeyed::Yes)) => {
                     (all.done, all.wrote) = (all.done + 1, true);
                     history.rekeyed(&old);
                 }
+                Some(Ok(Rekeyed::Gone)) => history.gone(&old),
                 Some(Err((problem, wrote))) => {
                     all.wrote |= wrote;
                     let (key, version) = (&old.key, &old.version.id);
@@ -362,16 +375,19 @@ impl RekeyVersions<'_> {
     }
 
     /// The error also says whether the request was sent and perhaps carried out.
-    async fn version(&self, old: &Old) -> Result<(), (String, bool)> {
+    async fn version(&self, old: &Old) -> Result<Rekeyed, (String, bool)> {
         let (key, version) = (&old.key, &old.version.id);
         let unsent = |error: AwsError| (error.to_string(), false);
         let sent_in_vain = |error: AwsError| (error.to_string(), true);
-        let (_, before) = self.bucket.hash_version(key, version).await.map_err(unsent)?;
+        let (_, before) = match self.bucket.hash_version(key, version).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
+            hashed => hashed.map_err(unsent)?,
+        };
         let sent = self.bucket.encrypt_in_place(key, Some(version), self.kms_key).await;
-        if let Err(error) = sent
-            && !error.kind.is_ambiguous()
-        {
-            return Err(unsent(error));
+        match sent {
+            Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
+            Err(error) if !error.kind.is_ambiguous() => return Err(unsent(error)),
+            _ => {}
         }
         // A lost answer, too, is settled by a look.
         let (seen, after) = self.bucket.hash_version(key, version).await.map_err(sent_in_vain)?;
@@ -380,13 +396,13 @@ impl RekeyVersions<'_> {
             return Err((why.into(), true));
         }
         match seen.server_side {
-            ServerSide::Kms(id) if id == self.kms_key => Ok(()),
+            ServerSide::Kms(id) if id == self.kms_key => Ok(Rekeyed::Yes),
             other => Err((format!("it is {} afterwards", crate::plan::describe(&other)), true)),
         }
     }
 
     /// The same, with an eye on the current state. The error also says whether it was written.
-    async fn carefully(&self, old: &Old) -> Result<(), (String, bool)> {
+    async fn carefully(&self, old: &Old) -> Result<Rekeyed, (String, bool)> {
         let key = &old.key;
         let before = match survey::look(self.bucket, key, self.budget, |_| true).await {
             Found::Readable(state) if state.body.is_some() && !state.is_update_request => state,
@@ -414,21 +430,23 @@ impl RekeyVersions<'_> {
                     Outcome::Lost { former, .. } => {
                         format!("IT COULD NOT BE RESTORED. {}", former.describe())
                     }
-                    Outcome::Changed(_, what) => {
+                    Outcome::ByAnother(_) | Outcome::Superseded(..) => {
+                        "another writer has written it anew".to_owned()
+                    }
+                    Outcome::Vanished => "another writer has deleted it since".to_owned(),
+                    Outcome::Changed(_, what) | Outcome::Restored { changed: what, .. }
+                        if !what.is_empty() =>
+                    {
                         format!(
                             "it was restored and read, but not with the same {}",
                             what.join(", ")
                         )
                     }
-                    Outcome::ByAnother(_) | Outcome::Superseded(..) => {
-                        "another writer has written it anew".to_owned()
-                    }
-                    Outcome::Vanished => "another writer has deleted it since".to_owned(),
-                    Outcome::Restored(_) | Outcome::Rekeyed(_) => {
+                    Outcome::Restored { .. } | Outcome::Changed(..) | Outcome::Rekeyed(_) => {
                         "it was restored and read".to_owned()
                     }
                     // An undo ends in none of these.
-                    Outcome::Untouched(_) | Outcome::Abandoned => {
+                    Outcome::Untouched(_) | Outcome::Abandoned(_) => {
                         "run mode `verify` to see what is there".to_owned()
                     }
                 };

@@ -109,8 +109,8 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
             }
             if ended.is_none() {
                 report.failures.push(Failure::new(
-                    FailureReason::Cancelled,
-                    "the run was cancelled and did not end in time; a state in hand is either as it was \
+                    cancelled.reason(),
+                    "the run was stopped and did not end in time; a state in hand is either as it was \
                      or as wanted",
                     "Run mode `verify` to see how the states are",
                 ));

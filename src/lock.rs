@@ -13,14 +13,17 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{AwsError, Bucket, Kind, WriteAs};
+use crate::cancel::Cancelled;
 use crate::names::{LOCK_SUFFIX, printable};
 
 /// Locks worked on at the same time.
 const PARALLEL: usize = 32;
 /// Between two attempts at a lock that is held.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Attempts at a lock that is refused and then gone, without a pause.
+/// Attempts at a lock that is refused and then gone, and looks at one whose writing got no answer.
 const AT_ONCE: u32 = 3;
+/// Between these.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// What the operation of this program's locks begins with.
 const OPERATION: &str = "tfstate-kms ";
@@ -134,6 +137,8 @@ struct Held {
     bucket: Bucket,
     key: String,
     id: String,
+    /// The lock object's; `None`: its writing got no answer, so it may be there, or come to be.
+    etag: Option<String>,
 }
 
 /// The locks of a run, to be released on every way out.
@@ -143,11 +148,15 @@ pub struct Locks(Mutex<Vec<Held>>);
 enum Try {
     Taken,
     Held(LockInfo),
+    /// The run is cancelled.
+    NotBegun,
 }
 
 impl Locks {
     /// Takes the locks of these states, all or none, waiting for holders as long as `patience`
-    /// goes. Between attempts it holds none, so two runs never wait for one another.
+    /// goes. Between attempts it holds none, so two runs never wait for one another. Returns
+    /// whether they are taken: a cancelled run begins no other, and gives those that are being
+    /// written the time to be answered.
     ///
     /// # Errors
     /// Why not: every state whose lock is held, or could not be taken, by its key.
@@ -157,28 +166,32 @@ impl Locks {
         infos: &[(String, LockInfo)],
         write: &WriteAs,
         patience: Duration,
+        cancelled: &Cancelled,
         waits: impl Fn(&str, &str),
-    ) -> Result<(), Vec<Refused>> {
+    ) -> Result<bool, Vec<Refused>> {
         let began = Instant::now();
         loop {
             let results = stream::iter(infos.to_vec())
                 .map(|(key, info)| async move {
-                    let result = self.one(bucket, &key, &info, write).await;
+                    let result = self.one(bucket, &key, &info, write, cancelled).await;
                     (key, result)
                 })
                 .buffer_unordered(PARALLEL)
                 .collect::<Vec<_>>()
                 .await;
+            if cancelled.is_set() {
+                return Ok(false);
+            }
             let (mut held, mut failed) = (Vec::new(), Vec::new());
             for (key, result) in results {
                 match result {
-                    Ok(Try::Taken) => {}
+                    Ok(Try::Taken | Try::NotBegun) => {}
                     Ok(Try::Held(by)) => held.push((key, by)),
                     Err(refused) => failed.push((key, refused)),
                 }
             }
             if held.is_empty() && failed.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             // What cannot be released now is tried again, and said, on the way out.
             let _ = self.release().await;
@@ -199,85 +212,122 @@ impl Locks {
             for (key, by) in &held {
                 waits(key, &by.holder());
             }
-            tokio::time::sleep(PAUSE.min(left)).await;
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE.min(left)) => {}
+                () = cancelled.asked() => return Ok(false),
+            }
         }
     }
 
     /// Takes a lock. One that its holder gives back between the refusal and the look at it is
-    /// held by nobody, and asked for again.
+    /// held by nobody, and asked for again; so is one that was written without an answer and is
+    /// not there: should it come to be there after all, it is recognised by its id.
     async fn one(
         &self,
         bucket: &Bucket,
         key: &str,
         info: &LockInfo,
         write: &WriteAs,
+        cancelled: &Cancelled,
     ) -> Result<Try, Refused> {
-        for _ in 0..AT_ONCE {
-            if let Some(tried) = self.attempt(bucket, key, info, write).await? {
-                return Ok(tried);
-            }
-        }
-        let who = "others, one after the other".to_owned();
-        Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
-    }
-
-    /// `None`: somebody held it, and does not any more.
-    async fn attempt(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-        info: &LockInfo,
-        write: &WriteAs,
-    ) -> Result<Option<Try>, Refused> {
         let object = format!("{key}{LOCK_SUFFIX}");
         let failed =
             |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
-        // A server that knows no conditions would delete another's lock below.
-        match read(bucket, &object).await {
-            Ok(Some((by, _))) if by.id == info.id => return Ok(Some(Try::Taken)),
-            Ok(Some((by, _))) => return Ok(Some(Try::Held(by))),
+        let mut unanswered = None;
+        for attempt in 0..AT_ONCE {
+            if attempt > 0 {
+                tokio::time::sleep(MOMENT).await;
+            }
+            let free = tokio::select! {
+                free = self.is_free(bucket, key, &object, info) => free?,
+                () = cancelled.asked() => return Ok(Try::NotBegun),
+            };
+            if let Some(tried) = free {
+                return Ok(tried);
+            }
+            // Before it is written: a run that ends meanwhile has to know of it.
+            self.begin(bucket, &object, info);
+            let written = tokio::select! {
+                written = bucket.put_new(&object, info.to_bytes(), write) => written,
+                () = cancelled.grace_over() => return Ok(Try::NotBegun),
+            };
+            let error = match written {
+                Ok(etag) => {
+                    self.confirm(&info.id, etag);
+                    return Ok(Try::Taken);
+                }
+                Err(error) => error,
+            };
+            match error.kind {
+                // Somebody came first, or an earlier attempt of this run has.
+                Kind::ConditionFailed | Kind::Conflict if unanswered.is_none() => {
+                    self.forget(&info.id);
+                }
+                Kind::ConditionFailed | Kind::Conflict => {}
+                kind if kind.is_ambiguous() => unanswered = Some(error),
+                _ => {
+                    self.forget(&info.id);
+                    return Err(failed(&error));
+                }
+            }
+        }
+        match (self.is_free(bucket, key, &object, info).await?, unanswered) {
+            (Some(tried), _) => Ok(tried),
+            (None, Some(error)) => Err(failed(&error)),
+            (None, None) => {
+                let who = "others, one after the other".to_owned();
+                Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
+            }
+        }
+    }
+
+    /// Whether a lock could be written now, and released again; otherwise how it stands.
+    async fn is_free(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        object: &str,
+        info: &LockInfo,
+    ) -> Result<Option<Try>, Refused> {
+        let failed =
+            |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
+        match read(bucket, object).await {
+            Ok(Some((by, etag))) if by.id == info.id => {
+                self.confirm(&info.id, etag);
+                return Ok(Some(Try::Taken));
+            }
+            Ok(Some((by, _))) => {
+                self.forget(&info.id);
+                return Ok(Some(Try::Held(by)));
+            }
             Ok(None) => {}
             Err(error) => return Err(failed(&error)),
         }
-        if let Err(error) = bucket.may_delete(&object).await {
-            return Err(match error.kind {
-                Kind::Denied => {
-                    Refused::NotReleasable { key: key.to_owned(), why: error.to_string() }
-                }
-                _ => failed(&error),
-            });
-        }
-        // Before it is written: a run that is cancelled meanwhile has to know of it.
-        let id = info.id.clone();
-        self.held().push(Held { bucket: bucket.clone(), key: object.clone(), id });
-        let error = match bucket.put_new(&object, info.to_bytes(), write).await {
-            Ok(()) => return Ok(Some(Try::Taken)),
-            Err(error) => error,
-        };
-        let contested = matches!(error.kind, Kind::ConditionFailed | Kind::Conflict);
-        if !contested && !error.kind.is_ambiguous() {
-            self.forget(&info.id);
-            return Err(failed(&error));
-        }
-        // Somebody came first; or it is ours, and only the answer was lost.
-        match read(bucket, &object).await {
-            Ok(Some((by, _))) if by.id == info.id => Ok(Some(Try::Taken)),
-            Ok(Some((by, _))) => {
-                self.forget(&info.id);
-                Ok(Some(Try::Held(by)))
+        // Only now: a server that knows no conditions would delete another's lock.
+        match bucket.may_delete(object).await {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind == Kind::Denied => {
+                Err(Refused::NotReleasable { key: key.to_owned(), why: error.to_string() })
             }
-            Ok(None) if contested => {
-                self.forget(&info.id);
-                Ok(None)
-            }
-            // It may be ours, or come to be: to be released on the way out, if it is.
-            Ok(None) | Err(_) => Err(failed(&error)),
+            Err(error) => Err(failed(&error)),
         }
     }
 
     /// The complaint about every lock that is still held.
     pub fn left_behind(&self, why: &str) -> Vec<String> {
         self.held().iter().map(|lock| lock.complaint(why)).collect()
+    }
+
+    fn begin(&self, bucket: &Bucket, object: &str, info: &LockInfo) {
+        self.forget(&info.id);
+        let (bucket, key, id) = (bucket.clone(), object.to_owned(), info.id.clone());
+        self.held().push(Held { bucket, key, id, etag: None });
+    }
+
+    fn confirm(&self, id: &str, etag: String) {
+        if let Some(lock) = self.held().iter_mut().find(|lock| lock.id == id) {
+            lock.etag = Some(etag);
+        }
     }
 
     fn forget(&self, id: &str) {
@@ -318,16 +368,34 @@ impl Held {
 
     async fn release(&self) -> Result<(), String> {
         let complain = |error: &AwsError| self.complaint(&error.to_string());
-        match read(&self.bucket, &self.key).await {
-            Ok(Some((by, etag))) if by.id == self.id => {
-                match self.bucket.delete_if(&self.key, &etag).await {
-                    Err(error) if error.kind != Kind::NotFound => Err(complain(&error)),
-                    _ => Ok(()),
-                }
+        for attempt in 0..AT_ONCE {
+            if attempt > 0 {
+                tokio::time::sleep(MOMENT).await;
             }
-            // Somebody has forced it, and perhaps taken it.
-            Ok(_) => Ok(()),
-            Err(error) => Err(complain(&error)),
+            return match (read(&self.bucket, &self.key).await, self.own_etag()) {
+                (Ok(Some((by, etag))), _) if by.id == self.id => self.delete(&etag).await,
+                // Somebody has forced it, and perhaps taken it.
+                (Ok(Some(_)), _) | (Ok(None), Some(_)) => Ok(()),
+                (Ok(None), None) => continue,
+                // It is under a key that turned out not to be usable. Its ETag is nobody else's.
+                (Err(error), Some(etag)) if !error.kind.is_ambiguous() => self.delete(etag).await,
+                (Err(error), _) => Err(complain(&error)),
+            };
+        }
+        Err(self.complaint("its writing got no answer, and it may yet come to be there"))
+    }
+
+    fn own_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| !etag.is_empty())
+    }
+
+    /// Deletes the lock, if it still is this object.
+    async fn delete(&self, etag: &str) -> Result<(), String> {
+        match self.bucket.delete_if(&self.key, etag).await {
+            Ok(()) => Ok(()),
+            // It was forced meanwhile, and perhaps taken by another.
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::ConditionFailed) => Ok(()),
+            Err(error) => Err(self.complaint(&error.to_string())),
         }
     }
 }

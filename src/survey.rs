@@ -15,6 +15,8 @@ use crate::names::{LOCK_SUFFIX, printable};
 
 /// Objects looked at at the same time.
 const PARALLEL: usize = 64;
+/// How often an object is read whose tags are another one's.
+const LOOKS: u32 = 3;
 
 /// All states of the environment.
 #[derive(Debug)]
@@ -264,21 +266,28 @@ pub async fn read(
     budget: &Budget,
     wanted: impl Fn(&ServerSide) -> bool,
 ) -> Found {
-    let error = match bucket.get(key, if_match, Hold::IfRoom, budget).await {
-        Ok(download) => {
-            let tags = match download.seen.attributes.tag_count {
-                0 => Ok(BTreeMap::new()),
-                _ => bucket.tags(key).await,
-            };
-            return match tags {
-                Ok(tags) => {
-                    let keep = wanted(&download.seen.server_side);
-                    Found::Readable(Box::new(Readable::new(download, tags, keep)))
+    let mut looks = 0;
+    let error = loop {
+        looks += 1;
+        match bucket.get(key, if_match, Hold::IfRoom, budget).await {
+            Ok(download) => {
+                let count = download.seen.attributes.tag_count as usize;
+                let tags = match count {
+                    0 => Ok(BTreeMap::new()),
+                    _ => bucket.tags(key).await,
+                };
+                match tags {
+                    // They are of the object that was there a moment later: another one.
+                    Ok(tags) if tags.len() != count && looks < LOOKS => {}
+                    Ok(tags) => {
+                        let keep = wanted(&download.seen.server_side);
+                        return Found::Readable(Box::new(Readable::new(download, tags, keep)));
+                    }
+                    Err(error) => return Found::Failed(error),
                 }
-                Err(error) => Found::Failed(error),
-            };
+            }
+            Err(error) => break error,
         }
-        Err(error) => error,
     };
     match error.kind {
         Kind::NotFound => Found::Absent { deleted: error.delete_marker },

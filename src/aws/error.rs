@@ -238,7 +238,9 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
             Some(409) => Kind::Conflict,
             Some(412) => Kind::ConditionFailed,
             Some(405 | 501) => Kind::NotImplemented,
-            Some(429 | 500 | 502 | 503 | 504) => Kind::Unavailable,
+            // Proxies before a service have statuses of their own, and an error can come inside
+            // a 200: none of these says that nothing was carried out.
+            Some(200..=299 | 408 | 429 | 500..) => Kind::Unavailable,
             _ => Kind::Other,
         },
     }
@@ -288,6 +290,11 @@ mod tests {
             (None, 404, Kind::NotFound),
             (None, 400, Kind::Invalid),
             (Some("SomethingNew"), 418, Kind::Other),
+            (Some("SomethingNew"), 200, Kind::Unavailable),
+            (None, 408, Kind::Unavailable),
+            (None, 501, Kind::NotImplemented),
+            (None, 507, Kind::Unavailable),
+            (None, 520, Kind::Unavailable),
         ] {
             assert_eq!(kind_of(code, Some(status)), kind, "{code:?} {status}");
         }

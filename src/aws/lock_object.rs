@@ -15,13 +15,19 @@ const LARGEST: u64 = 64 << 10;
 const NO_ETAG: &str = "\"tfstate-kms-may-it-delete\"";
 
 impl Bucket {
-    /// Writes the lock object if there is none (`If-None-Match: *`).
+    /// Writes the lock object if there is none (`If-None-Match: *`); returns its ETag.
     ///
     /// # Errors
     /// As classified; [`Kind::ConditionFailed`] or [`Kind::Conflict`] when there is one.
-    pub async fn put_new(&self, key: &str, body: Bytes, write: &WriteAs) -> Result<(), AwsError> {
+    pub async fn put_new(
+        &self,
+        key: &str,
+        body: Bytes,
+        write: &WriteAs,
+    ) -> Result<String, AwsError> {
         let (encryption, kms_key) = write.headers();
-        self.client
+        let answer = self
+            .client
             .put_object()
             .bucket(&self.name)
             .key(key)
@@ -37,7 +43,7 @@ impl Bucket {
             .send()
             .await
             .map_err(|e| classify("s3:PutObject", &e))?;
-        Ok(())
+        Ok(answer.e_tag().unwrap_or_default().to_owned())
     }
 
     /// Reads a small object: its body and ETag.

@@ -41,7 +41,7 @@ pub use object::{
 pub use s3::Bucket;
 
 pub use session::Session;
-pub use versions::{ObjectVersion, OldVersion};
+pub use versions::{ObjectVersion, OldVersion, Versions};
 
 use crate::inputs::{self, Environment};
 use crate::principal::Principal;

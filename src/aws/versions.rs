@@ -17,6 +17,15 @@ pub struct OldVersion {
     pub written_at: Option<String>,
 }
 
+/// The versions of an object, delete markers left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// The current one's id, where there is one; `null` in a bucket that never had versions.
+    pub current: Option<String>,
+    /// The others.
+    pub old: Vec<OldVersion>,
+}
+
 /// One version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectVersion {
@@ -31,16 +40,20 @@ pub struct ObjectVersion {
 }
 
 impl Bucket {
-    /// The noncurrent versions of an object, delete markers left out (s3:ListBucketVersions).
+    /// The versions of an object (s3:ListBucketVersions).
     ///
     /// # Errors
     /// As classified.
-    pub async fn old_versions(&self, key: &str) -> Result<Vec<OldVersion>, AwsError> {
-        let all = self.versions(Some(key)).await?;
-        let old = all.into_iter().filter(|version| !version.current);
-        Ok(old
-            .map(|version| OldVersion { id: version.id, written_at: version.written_at })
-            .collect())
+    pub async fn versions_of(&self, key: &str) -> Result<Versions, AwsError> {
+        let mut found = Versions::default();
+        for ObjectVersion { id, current, written_at, .. } in self.versions(Some(key)).await? {
+            if current {
+                found.current = Some(id);
+            } else {
+                found.old.push(OldVersion { id, written_at });
+            }
+        }
+        Ok(found)
     }
 
     /// Every version of every object, delete markers left out.

@@ -84,15 +84,18 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
             }
             untouched(&name, why, nothing_lost)
         }
-        Outcome::Restored(error) => {
+        Outcome::Restored { error, now, changed } => {
+            read(row, now);
             row.action = Action::Restored;
-            row.same_content = Some(true);
-            // The restore has made a version of its own.
-            row.version_id = None;
+            row.same_content = Some(changed.is_empty());
+            let but = match changed.as_slice() {
+                [] => String::new(),
+                what => format!(", but does not have the same {}", what.join(", ")),
+            };
             (
                 FailureReason::Restored,
                 format!(
-                    "{name} was re-keyed but could not be read back ({error}); it was restored and read"
+                    "{name} was re-keyed but could not be read back ({error}); it was restored and read{but}"
                 ),
                 unreadable_remedy(error),
             )
@@ -126,13 +129,13 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                 ),
             )
         }
-        Outcome::Abandoned => {
+        Outcome::Abandoned(reason) => {
             row.action = Action::Lost;
             unread(row);
             (
-                FailureReason::Cancelled,
+                *reason,
                 format!(
-                    "{name} was in hand when the run was cancelled, and S3 did not answer in time: it is as it \
+                    "{name} was in hand when the run was stopped, and S3 did not answer in time: it is as it \
                      was, or re-keyed, or where `strategy: in-place` met a server that does not know it, overwritten"
                 ),
                 "Run mode `verify` to see which".to_owned(),
@@ -178,6 +181,9 @@ fn unreadable_remedy(error: &AwsError) -> String {
     .to_owned()
 }
 
+const LONGER_CREDENTIALS: &str = "The credentials have ended with the run under way: ask for longer ones \
+                                  (`role-duration-seconds`) and run again";
+
 fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason, String, String) {
     match why {
         Untouched::Refused(error) => {
@@ -194,13 +200,9 @@ fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason,
                 _ => format!("{nothing_lost}. Run again when the cause is mended"),
             };
             let (reason, remedy) = match error.kind {
-                Kind::Credentials => (
-                    FailureReason::Credentials,
-                    format!(
-                        "{nothing_lost}. The credentials have ended with the run under way: ask for longer ones \
-                         (`role-duration-seconds`) and run again"
-                    ),
-                ),
+                Kind::Credentials => {
+                    (FailureReason::Credentials, format!("{nothing_lost}. {LONGER_CREDENTIALS}"))
+                }
                 _ => (FailureReason::RekeyFailed, remedy),
             };
             (reason, format!("{name} could not be re-keyed ({error})"), remedy)
@@ -217,6 +219,21 @@ fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason,
             format!(
                 "{nothing_lost}, with the other writer's changes. Run again while no apply is in flight"
             ),
+        ),
+        Untouched::Unreadable(error) if error.kind == Kind::Credentials => (
+            FailureReason::Credentials,
+            format!("{name} could not be read again ({error})"),
+            format!("{nothing_lost}. {LONGER_CREDENTIALS}"),
+        ),
+        Untouched::Unreadable(error) if error.kind.is_ambiguous() => (
+            FailureReason::AwsUnavailable,
+            format!("{name} could not be read again ({error})"),
+            format!("{nothing_lost}. Run again when S3 answers"),
+        ),
+        Untouched::Unfit(why) => (
+            FailureReason::NotRekeyable,
+            format!("{name} was not touched: another writer has made it {why}"),
+            "Find out which run wrote it; mode `plan` says what to do about it".to_owned(),
         ),
         Untouched::Unreadable(error) => (
             FailureReason::StateUnreadable,

@@ -77,8 +77,9 @@ impl Job<'_, '_> {
         let mut done = Vec::new();
         if only_s3 {
             let kept = |one: &Todo| has_version(self.survey, one.at, self.versioned);
-            let Some(first) = todo.iter().position(kept) else {
-                return done;
+            let first = todo.iter().position(kept).filter(|_| !self.run.cancelled.is_set());
+            let Some(first) = first else {
+                return todo.into_iter().map(|one| (one.at, None)).collect();
             };
             let first = todo.remove(first);
             // It may have to wait for room, which nobody else would give back.
@@ -108,7 +109,10 @@ impl Job<'_, '_> {
                 let done = job.one(rekey, &write, at, before).await;
                 if matches!(
                     done.outcome,
-                    Outcome::Restored(_) | Outcome::Superseded(..) | Outcome::Lost { .. }
+                    Outcome::Restored { .. }
+                        | Outcome::Superseded(..)
+                        | Outcome::Lost { .. }
+                        | Outcome::Changed(..)
                 ) {
                     stop.store(true, Ordering::Relaxed);
                 }
@@ -125,7 +129,8 @@ impl Job<'_, '_> {
         tokio::select! {
             done = rekey.state(&self.survey.states[at].key, before, write) => done,
             () = self.run.cancelled.grace_over() => {
-                Done { outcome: Outcome::Abandoned, wrote: true, alone: false }
+                let outcome = Outcome::Abandoned(self.run.cancelled.reason());
+                Done { outcome, wrote: true, alone: false }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Run;
+use super::looked::Looked;
 use crate::aws::{Bucket, WriteAs};
 use crate::check::{Failure, FailureReason};
 use crate::github;
@@ -14,34 +15,33 @@ use crate::report::Report;
 use crate::survey::{Found, Survey};
 
 impl Run<'_> {
-    /// Locks the states that are to be re-keyed; returns whether the run may go on.
+    /// Locks the states that are to be re-keyed, or of which old versions are; returns whether
+    /// the run may go on.
     pub(super) async fn lock(
         &self,
         report: &mut Report,
         goal: &Goal,
-        bucket: &Bucket,
-        survey: &Survey,
+        looked: &Looked,
         plan: &Plan,
     ) -> bool {
         if self.request.lock != Lock::S3 {
             return true;
         }
-        if plan.rekeys().next().is_none() {
-            self.look_for_locks(report, bucket, survey, plan).await;
+        let Looked { bucket, survey, .. } = looked;
+        let mut to_lock = self.states_with_versions(looked);
+        to_lock.extend(plan.rekeys().map(|(at, _)| survey.states[at].key.clone()));
+        if to_lock.is_empty() {
+            self.look_for_locks(report, bucket, survey, &to_lock).await;
             return true;
         }
         self.log.group("Locks");
         let url = github::run_url(self.environment);
         let variable = |name| self.environment.get(name).unwrap_or("unknown");
         let who = format!("{}@{}", variable("GITHUB_ACTOR"), variable("GITHUB_REPOSITORY"));
-        let infos: Vec<(String, LockInfo)> = plan
-            .rekeys()
-            .map(|(at, _)| {
-                let key = &survey.states[at].key;
-                let mode = self.request.mode.as_str();
-                (key.clone(), LockInfo::new(mode, &who, url.as_deref(), bucket.name(), key))
-            })
-            .collect();
+        let mode = self.request.mode.as_str();
+        let info = |key: &String| LockInfo::new(mode, &who, url.as_deref(), bucket.name(), key);
+        let infos: Vec<(String, LockInfo)> =
+            to_lock.iter().map(|key| (key.clone(), info(key))).collect();
         let write = match goal.key() {
             Some(key) => WriteAs::Kms(key.as_str().to_owned()),
             None => WriteAs::S3,
@@ -49,14 +49,18 @@ impl Run<'_> {
         let waits = |key: &str, holder: &str| {
             self.log.line(&format!("waiting for the lock of `{key}`: {holder}"));
         };
-        let taking = self.locks.take(bucket, &infos, &write, self.request.lock_timeout, waits);
-        let looking = self.look_for_locks(report, bucket, survey, plan);
-        let taken = tokio::select! {
-            (taken, ()) = async { tokio::join!(taking, looking) } => taken,
-            () = self.cancelled.asked() => return false,
+        let patience = self.request.lock_timeout;
+        let taking = self.locks.take(bucket, &infos, &write, patience, self.cancelled, waits);
+        let looking = async {
+            tokio::select! {
+                () = self.look_for_locks(report, bucket, survey, &to_lock) => {}
+                () = self.cancelled.asked() => {}
+            }
         };
+        let (taken, ()) = tokio::join!(taking, looking);
         match taken {
-            Ok(()) => {
+            Ok(false) => false,
+            Ok(true) => {
                 self.log.line(&format!("{} locks taken", infos.len()));
                 true
             }
@@ -74,13 +78,12 @@ impl Run<'_> {
         report: &mut Report,
         bucket: &Bucket,
         survey: &Survey,
-        plan: &Plan,
+        to_lock: &BTreeSet<String>,
     ) {
-        let locked: BTreeSet<usize> = plan.rekeys().map(|(at, _)| at).collect();
-        let others = survey.states.iter().enumerate().filter(|(at, state)| {
-            !locked.contains(at) && matches!(state.found, Found::Readable(_))
+        let others = survey.states.iter().filter(|state| {
+            !to_lock.contains(&state.key) && matches!(state.found, Found::Readable(_))
         });
-        let others = others.map(|(_, state)| state.key.clone()).collect();
+        let others = others.map(|state| state.key.clone()).collect();
         for (key, by) in lock::on(bucket, others).await {
             if by.is_of_this_program() {
                 report.warnings.push(format!(
@@ -132,7 +135,9 @@ fn failure(refused: &Refused) -> Failure {
             reason,
             format!("state `{key}` could not be locked ({why})"),
             format!(
-                "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on `{key}.tflock`; nothing was changed"
+                "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on `{key}.tflock`, and the key that it is \
+                 under, if it is there; one that a killed run has left and nobody can read is an object to be \
+                 deleted. No state was changed"
             ),
         ),
     }

@@ -5,7 +5,7 @@ use futures_util::future::OptionFuture;
 
 use super::Run;
 use super::in_flight::is_worth_a_wait;
-use super::old_versions::old_versions;
+use super::old_versions::{old_versions, to_list_again};
 use crate::aws::{Aws, AwsError, Bucket, Budget, Seen, Settings};
 use crate::grants::StateBucket;
 use crate::history::{self, History};
@@ -57,7 +57,7 @@ impl Run<'_> {
         let mut looked = looked?;
         looked.in_flight = in_flight;
         let plan = plan::plan(goal, &looked.survey, Allowances::default());
-        let patient = !self.request.in_flight_timeout.is_zero() && self.writes(&plan);
+        let patient = !self.request.in_flight_timeout.is_zero() && self.writes(&plan, &looked);
         let Some(found) = looked.in_flight.take_if(|found| patient && is_worth_a_wait(found))
         else {
             return Ok(looked);
@@ -68,10 +68,10 @@ impl Run<'_> {
         Ok(Looked { in_flight, ..Box::pin(self.look(aws, goal)).await? })
     }
 
-    /// Whether a state would be re-keyed.
-    pub(super) fn writes(&self, plan: &Plan) -> bool {
+    /// Whether a state would be re-keyed, or an old version of one.
+    pub(super) fn writes(&self, plan: &Plan, looked: &Looked) -> bool {
         let mode = matches!(self.request.mode, Mode::Apply | Mode::Rollback);
-        mode && plan.rekeys().next().is_some()
+        mode && (plan.rekeys().next().is_some() || !self.states_with_versions(looked).is_empty())
     }
 
     /// Everything that can be asked at once is asked at once.
@@ -151,7 +151,8 @@ impl Run<'_> {
             bucket_key,
             evidence.is_direct(),
         );
-        let history = old_versions(&bucket, listed, &found_late, target.unwrap_or_default());
+        let to_list = [to_list_again(&mut listed, &survey), found_late.clone()].concat();
+        let history = old_versions(&bucket, listed, &to_list, target.unwrap_or_default());
         // Without named states, all dry runs are made only now, and IAM is asked after them.
         let ask_now = !names.is_empty();
         let evidence_first = async {

@@ -1,5 +1,7 @@
 //! The old versions of the states: looked at in every mode, re-keyed where that is asked for.
 
+use std::collections::BTreeSet;
+
 use super::Run;
 use super::looked::Looked;
 use crate::aws::{Bucket, Keys};
@@ -9,8 +11,22 @@ use crate::inputs::{History as HistoryMode, Mode, Strategy};
 use crate::names::some_of;
 use crate::plan::Goal;
 use crate::report::Report;
+use crate::survey::Survey;
 
 impl Run<'_> {
+    /// Old versions can only go in place, whatever the states are re-keyed by.
+    fn versions_may_go(&self, looked: &Looked) -> bool {
+        self.request.strategy == Strategy::InPlace || !looked.aws.custom_endpoint()
+    }
+
+    /// The states of which old versions are to be re-keyed.
+    pub(super) fn states_with_versions(&self, looked: &Looked) -> BTreeSet<String> {
+        let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
+        let history = looked.history.as_ref().filter(|_| rekeys && self.versions_may_go(looked));
+        let versions = history.into_iter().flat_map(History::exposed);
+        versions.filter(|old| old.can_go()).map(|old| old.key.clone()).collect()
+    }
+
     /// Re-keys what may be re-keyed, and enters the check. `proven`: dry runs have shown that
     /// this principal may use the key.
     pub(super) async fn finish_history(
@@ -25,9 +41,6 @@ impl Run<'_> {
         let Some(key) = goal.key() else { return };
         let states = looked.survey.keys();
         let rekeys = self.request.history == HistoryMode::Rekey && self.request.mode == Mode::Apply;
-        // Old versions can only go in place, whatever the states are re-keyed by.
-        let custom = looked.aws.custom_endpoint();
-        let allowed = self.request.strategy == Strategy::InPlace || !custom;
         // An old version has no older one behind it: it must be certain to stay readable.
         let readable = proven
             || report.objects.iter().any(|row| {
@@ -44,7 +57,7 @@ impl Run<'_> {
         }
         let blocked = if !wanted || !history.exposed().any(history::Old::can_go) {
             None
-        } else if !allowed {
+        } else if !self.versions_may_go(looked) {
             Some(
                 "it is done by S3's UpdateObjectEncryption, which a server that does not know it takes for an \
                  overwrite; it is not sent to this endpoint unless `strategy: in-place` is set",
@@ -129,15 +142,34 @@ impl Run<'_> {
     }
 }
 
-/// The old versions of the named states, which were listed before, and of those that were
-/// found late.
+/// The states whose versions are to be listed anew, and so are taken out of the listing: it was
+/// made beside the survey, and the two have not met the same version of these.
+pub(super) fn to_list_again(listed: &mut Option<Listed>, survey: &Survey) -> Vec<String> {
+    let mut again = Vec::new();
+    let Some(listed) = listed else { return again };
+    listed.retain(|(key, versions)| {
+        let surveyed = survey.states.iter().find(|state| state.key == *key);
+        // Not every server names a version when an object is read.
+        let read = surveyed.and_then(|state| state.found.seen()?.version_id.as_ref());
+        let current = versions.as_ref().ok().map(|versions| versions.current.as_ref());
+        let same = read.is_none() || current.is_none_or(|current| current == read);
+        if !same {
+            again.push(key.clone());
+        }
+        same
+    });
+    again
+}
+
+/// The old versions of the states that were listed before, and of those that are to be listed
+/// now.
 pub(super) async fn old_versions(
     bucket: &Bucket,
     listed: Option<Listed>,
-    late: &[String],
+    now: &[String],
     target: &str,
 ) -> Option<History> {
     let mut listed = listed?;
-    listed.extend(history::list(bucket, late).await);
+    listed.extend(history::list(bucket, now).await);
     Some(history::look(bucket, listed, target).await)
 }

@@ -98,9 +98,7 @@ impl Run<'_> {
         } else {
             self.backend_files(report, looked.region.as_deref().ok())
         };
-        let locked = files
-            && !compares
-            && self.lock(report, goal, &looked.bucket, &looked.survey, &plan).await;
+        let locked = files && !compares && self.lock(report, goal, &looked, &plan).await;
         if locked {
             Box::pin(self.carry_out(report, &mut looked, &plan, access)).await;
         }
@@ -188,7 +186,7 @@ impl Run<'_> {
             report.checks.extend(checks);
         }
         if let Some(found) = &looked.in_flight {
-            let writes = self.writes(plan);
+            let writes = self.writes(plan, looked);
             let strict = self.in_flight_is_strict();
             let (check, refusal) = in_flight::report(found, strict, writes);
             let on_github = self.environment.get("GITHUB_ACTIONS") == Some("true");

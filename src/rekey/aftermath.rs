@@ -51,23 +51,9 @@ impl Job<'_> {
     }
 
     fn compare(&self, before: &Readable, after: Box<Readable>) -> Outcome {
-        let mut changed = Vec::new();
-        let (was, is) = (&before.seen.attributes, &after.seen.attributes);
+        let mut changed = differences(before, &after);
         if !self.is_wanted(&after.seen.server_side) {
-            changed.push("encryption (not what was asked for)");
-        }
-        for (same, what) in [
-            (was.content_type == is.content_type, "Content-Type"),
-            (was.metadata == is.metadata, "metadata"),
-            (was.headers == is.headers, "headers"),
-            (was.storage_class == is.storage_class, "storage class"),
-            (was.redirect == is.redirect, "website redirect"),
-            (before.tags == after.tags, "tags"),
-            (is.is_locked_like(was), "Object Lock"),
-        ] {
-            if !same {
-                changed.push(what);
-            }
+            changed.insert(0, "encryption (not what was asked for)");
         }
         if changed.is_empty() { Outcome::Rekeyed(after) } else { Outcome::Changed(after, changed) }
     }
@@ -85,7 +71,7 @@ impl Job<'_> {
 
     pub(super) async fn look_again_unwritten(&mut self, before: &Readable) -> Attempt {
         match self.look().await {
-            Found::Readable(now) => Attempt::Again(now),
+            Found::Readable(now) => self.found(before, now),
             Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
             other if self.wrote || self.unsure => Attempt::Done(self.lost(
                 before,
@@ -94,10 +80,23 @@ impl Job<'_> {
                 other.seen(),
             )),
             other => {
-                let why = other.error().map_or("it cannot be read".into(), ToString::to_string);
+                let why = other.error().cloned().unwrap_or_else(with_customer_key);
                 untouched(Untouched::Unreadable(why))
             }
         }
+    }
+
+    /// A state that can be read: it is settled, or the next attempt's.
+    fn found(&self, before: &Readable, now: Box<Readable>) -> Attempt {
+        let ours = self.unsure || self.wrote;
+        if ours && now.sha256 == before.sha256 && self.is_wanted(&now.seen.server_side) {
+            // A lost answer of our own copy.
+            return Attempt::Done(self.compare(before, now));
+        }
+        if self.is_settled(&now.seen.server_side) {
+            return Attempt::Done(Outcome::ByAnother(now));
+        }
+        Attempt::Again(now)
     }
 
     async fn judge(
@@ -114,15 +113,7 @@ impl Job<'_> {
                 let etag = now.seen.etag.clone();
                 Attempt::Done(self.restore(before, backup, &etag, overwritten()).await)
             }
-            Found::Readable(now) if self.is_wanted(&now.seen.server_side) => {
-                // A lost answer of our own copy, or an equal write of another run.
-                if now.sha256 == before.sha256 {
-                    Attempt::Done(self.compare(before, now))
-                } else {
-                    Attempt::Done(Outcome::ByAnother(now))
-                }
-            }
-            Found::Readable(now) => Attempt::Again(now),
+            Found::Readable(now) => self.found(before, now),
             Found::Absent { .. } => Attempt::Done(Outcome::Vanished),
             // Re-encrypted in place and not readable: the same ETag, so the same bytes.
             Found::Unreadable { seen, error: now }
@@ -134,7 +125,7 @@ impl Job<'_> {
             }
             // As it was, and not readable any more for another reason.
             Found::Unreadable { seen, error } if seen.etag == before.seen.etag => {
-                untouched(Untouched::Unreadable(error.to_string()))
+                untouched(Untouched::Unreadable(error))
             }
             // Perhaps our copy, perhaps another's newer state: bytes of before must not be
             // put over the latter.
@@ -144,28 +135,25 @@ impl Job<'_> {
                 "it is not the object that this run wrote, or nobody can tell, so it may be another writer's state",
                 Some(&seen),
             )),
-            Found::Unreadable { error, .. } => {
-                untouched(Untouched::Unreadable(error.to_string()))
-            }
+            Found::Unreadable { error, .. } => untouched(Untouched::Unreadable(error)),
             Found::Refused(now) | Found::Failed(now) if ours => {
                 let because = format!("the state could not be looked at afterwards ({now})");
                 Attempt::Done(self.lost(before, error.clone(), &because, None))
             }
             Found::CustomerKey => {
-                let why = "another writer has put it under a key of its own (SSE-C)";
                 match ours {
-                    true => Attempt::Done(self.lost(before, error.clone(), why, None)),
-                    false => untouched(Untouched::Unreadable(why.into())),
+                    true => Attempt::Done(self.lost(before, error.clone(), CUSTOMER_KEY, None)),
+                    false => untouched(Untouched::Unreadable(with_customer_key())),
                 }
             }
             Found::Refused(error) | Found::Failed(error) => {
-                untouched(Untouched::Unreadable(error.to_string()))
+                untouched(Untouched::Unreadable(error))
             }
         }
     }
 
     /// `now`: the object as it was seen last, if at all.
-    fn lost(
+    pub(super) fn lost(
         &self,
         before: &Readable,
         error: AwsError,
@@ -229,7 +217,10 @@ impl Job<'_> {
             {
                 self.compare(before, now)
             }
-            Found::Readable(now) if now.sha256 == before.sha256 => Outcome::Restored(error),
+            Found::Readable(now) if now.sha256 == before.sha256 => {
+                let changed = differences(before, &now);
+                Outcome::Restored { error, now, changed }
+            }
             // Another writer came between: its state is newer than ours. What was to be
             // replaced, or was just written, and wrong, is nobody else's.
             Found::Readable(now) if !now.is_update_request && !ours(&written, &now.seen) => {
@@ -253,6 +244,15 @@ impl Job<'_> {
         }
     }
 
+    /// Whether a state that another writer left so may stay so, as in the plan.
+    fn is_settled(&self, now: &ServerSide) -> bool {
+        match (self.write, now) {
+            (WriteAs::S3, ServerSide::None) => true,
+            (WriteAs::Kms(wanted), ServerSide::Dsse(key)) => wanted == key,
+            _ => self.is_wanted(now),
+        }
+    }
+
     fn is_wanted(&self, now: &ServerSide) -> bool {
         match (self.write, now) {
             (WriteAs::S3, ServerSide::S3) => true,
@@ -261,6 +261,27 @@ impl Job<'_> {
             _ => false,
         }
     }
+}
+
+const CUSTOMER_KEY: &str = "another writer has put it under a key of its own (SSE-C)";
+
+fn with_customer_key() -> AwsError {
+    AwsError::new(Kind::Invalid, "s3:GetObject", CUSTOMER_KEY)
+}
+
+/// What two readings of a state do not have in common, apart from body and encryption.
+fn differences(before: &Readable, after: &Readable) -> Vec<&'static str> {
+    let (was, is) = (&before.seen.attributes, &after.seen.attributes);
+    let compared = [
+        (was.content_type == is.content_type, "Content-Type"),
+        (was.metadata == is.metadata, "metadata"),
+        (was.headers == is.headers, "headers"),
+        (was.storage_class == is.storage_class, "storage class"),
+        (was.redirect == is.redirect, "website redirect"),
+        (before.tags == after.tags, "tags"),
+        (is.is_locked_like(was), "Object Lock"),
+    ];
+    compared.into_iter().filter(|(same, _)| !same).map(|(_, what)| what).collect()
 }
 
 /// How a state was written before. S3 cannot write an unencrypted object any more.

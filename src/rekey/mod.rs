@@ -16,6 +16,7 @@ use std::time::Duration;
 use aftermath::overwritten;
 
 use crate::aws::{AwsError, Bucket, Budget, Copied, Hold, Kind, ServerSide, WriteAs};
+use crate::plan::COPY_LIMIT;
 use crate::survey::{Body, Found, Readable};
 
 pub use outcome::{Done, Former, Outcome, Untouched};
@@ -85,6 +86,7 @@ impl Rekey<'_> {
             Outcome::Rekeyed(now)
             | Outcome::ByAnother(now)
             | Outcome::Superseded(_, now)
+            | Outcome::Restored { now, .. }
             | Outcome::Changed(now, _) => now.body = None,
             _ => {}
         }
@@ -154,6 +156,10 @@ impl<'a> Job<'a> {
     }
 
     async fn attempt(&mut self, before: &Readable) -> Attempt {
+        // The plan begins with none of these; another writer may have come since.
+        if let Some(why) = unfit(before) {
+            return untouched(Untouched::Unfit(why));
+        }
         let backup = match self.backup(before).await {
             Ok(backup) => backup,
             Err(attempt) => return attempt,
@@ -241,7 +247,11 @@ impl<'a> Job<'a> {
                 Err(error) if error.kind == Kind::ConditionFailed => {
                     return Err(self.look_again_unwritten(before).await);
                 }
-                Err(error) => return Err(untouched(Untouched::Unreadable(error.to_string()))),
+                Err(error) if self.wrote || self.unsure => {
+                    let because = "another writer has written it since, and it cannot be read";
+                    return Err(Attempt::Done(self.lost(before, error, because, None)));
+                }
+                Err(error) => return Err(untouched(Untouched::Unreadable(error))),
             }
         }
         let why = match before.seen.outlives(self.versioned) {
@@ -255,6 +265,19 @@ impl<'a> Job<'a> {
             "its {} bytes are too many to hold in memory, and {why}",
             before.seen.size
         ))))
+    }
+}
+
+/// What makes a state one that is not re-keyed, as in the plan.
+fn unfit(state: &Readable) -> Option<&'static str> {
+    if state.is_update_request {
+        Some("the request of an in-place re-encryption, and no state")
+    } else if matches!(state.seen.server_side, ServerSide::Other(_)) {
+        Some("of an encryption that this version does not know")
+    } else if state.seen.size > COPY_LIMIT {
+        Some("larger than the 5 GB that S3 copies in one request")
+    } else {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can become of a state.
 
 use crate::aws::AwsError;
+use crate::check::FailureReason;
 use crate::names::printable;
 use crate::survey::Readable;
 
@@ -27,7 +28,14 @@ pub enum Outcome {
     /// Nothing was written.
     Untouched(Untouched),
     /// It could not be read back, and is again what it was.
-    Restored(AwsError),
+    Restored {
+        /// What went wrong.
+        error: AwsError,
+        /// What was restored, as it was read.
+        now: Box<Readable>,
+        /// What of it is not what it was, though its bytes are.
+        changed: Vec<&'static str>,
+    },
     /// It could not be read back, and before it was restored another writer wrote a newer
     /// state, which is readable but not as wanted.
     Superseded(AwsError, Box<Readable>),
@@ -42,8 +50,9 @@ pub enum Outcome {
         /// Where the state as it was can be found.
         former: Former,
     },
-    /// The run was cancelled, and S3 did not answer in time: it is as it was, or as wanted.
-    Abandoned,
+    /// The run was stopped for this reason, and S3 did not answer in time: it is as it was, or
+    /// as wanted.
+    Abandoned(FailureReason),
     /// It is as wanted and readable, but these things are not what they were.
     Changed(Box<Readable>, Vec<&'static str>),
 }
@@ -87,5 +96,7 @@ pub enum Untouched {
     /// Another writer came first, every time.
     Contended,
     /// It cannot be read any more.
-    Unreadable(String),
+    Unreadable(AwsError),
+    /// Another writer has made it something that is not re-keyed.
+    Unfit(&'static str),
 }

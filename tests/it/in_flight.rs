@@ -2,7 +2,7 @@
 
 use aws_lab::{Effect, Encryption, Lab, Matcher, Topology, WorkflowJob, WorkflowRun};
 
-use crate::bench::{Bench, workspace};
+use crate::bench::{Bench, put_all_under_the_key, workspace};
 use crate::common::{BUCKET, KEYS, Ran, Workspace, state};
 
 const OWN: u64 = 50;
@@ -52,7 +52,17 @@ async fn repository(others: Vec<WorkflowRun>) -> Bench {
 }
 
 fn variables(bench: &Bench, own: u64, mode: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut variables = bench.job_variables("deploy", mode, &bench.key, more);
+    variables_of("deploy", bench, own, mode, more)
+}
+
+fn variables_of(
+    who: &str,
+    bench: &Bench,
+    own: u64,
+    mode: &str,
+    more: &[(&str, &str)],
+) -> Vec<(String, String)> {
+    let mut variables = bench.job_variables(who, mode, &bench.key, more);
     variables.retain(|(name, _)| name != "GITHUB_RUN_ID");
     let workflow = "example/infrastructure/.github/workflows/migrate-state.yml@refs/heads/main";
     for (name, value) in [
@@ -348,6 +358,19 @@ async fn only_a_run_that_does_nothing_else_is_at_this_check() {
     let bench = repository(later(vec![at_it, terraform])).await;
     let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
     assert!(ran.log.contains(&link(55)), "{}", ran.log);
+}
+
+/// An old version that is re-keyed is a write as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_re_key_of_old_versions_alone_is_not_begun_beside_another_run() {
+    let bench = repository(vec![other(4, "in_progress")]).await;
+    put_all_under_the_key(&mut bench.lab.world(), 20);
+    let digest = bench.digest();
+    let more = [("INPUT_HISTORY", "rekey"), ("INPUT_STRATEGY", "in-place")];
+    let admin = variables_of("admin", &bench, OWN, "apply", &more);
+    let ran = tokio::task::block_in_place(|| bench.workspace.run(&admin)).red("run-in-flight");
+    bench.assert_untouched(&digest);
+    assert!(ran.log.contains(&link(4)), "{}", ran.log);
 }
 
 /// GitHub shows this job in the step before it for a while, and the other run is in that one.

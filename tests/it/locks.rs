@@ -3,7 +3,7 @@
 use aws_lab::{Effect, Encryption, Lab, Matcher, Topology};
 use serde_json::Value;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, state};
 
 const TERRAFORMS: &str = r#"{"ID":"f1af2b35-e439-0781-ec9c-3b7f94b459d1","Operation":"OperationTypeApply","Info":"","Who":"root@vm","Version":"1.11.4","Created":"2026-11-24T03:35:02.093082354Z","Path":"cabal-tf-backend/production"}"#;
@@ -175,4 +175,60 @@ async fn after_a_kill_the_next_run_says_how_to_unlock() {
         let command = format!("terraform force-unlock {}", info["ID"].as_str().unwrap());
         assert!(ran.log.contains(&command), "{command}: {}", ran.log);
     }
+}
+
+/// S3 writes the lock under the key, and lets nobody read it: so it cannot be compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_read_is_released() {
+    let bench = Bench::new().await;
+    bench.lab.world().require_via_service(&bench.key);
+    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
+    let ran = bench.run("apply", &[LOCK]).await.red("restored");
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()), "{}", ran.log);
+    assert!(!ran.log.contains("force-unlock"), "{}", ran.log);
+}
+
+/// Somebody forces it and takes it, at the worst of moments.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_deletion_meets_another_ones_lock() {
+    for (nth, mode) in [(1, "asked"), (2, "released")] {
+        let bench = Bench::new().await;
+        let of = lock_of(KEYS[0]);
+        bench.before_nth("DeleteObject", &of.clone(), nth, move |world| {
+            world.delete_object(BUCKET, &of);
+            world.put_object(BUCKET, &of, TERRAFORMS, Encryption::SseS3);
+        });
+        let ran = bench.run("apply", &[LOCK, AT_ONCE]).await;
+        assert_eq!(lock(&bench.lab, KEYS[0]).unwrap(), TERRAFORMS.as_bytes(), "{mode}");
+        assert_eq!(lock(&bench.lab, KEYS[1]), None, "{mode}");
+        match nth {
+            // It was not there yet when it was looked for.
+            1 => assert_eq!(ran.output("failure-reason"), "state-locked", "{}", ran.log),
+            _ => assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log),
+        }
+    }
+}
+
+/// Time is up while states are in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_released_at_the_time_limit() {
+    let bench = Bench::new().await;
+    bench.lab.inject(Matcher::every("CopyObject"), Effect::Timeout);
+    let ran = bench.run("apply", &[LOCK, ("INPUT_TIME-LIMIT", "2")]).await.red("time-limit");
+    assert!(ran.log.contains("when the run was stopped"), "{}", ran.log);
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()), "{}", ran.log);
+}
+
+/// Old versions alone are re-keyed under the lock, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_held_while_old_versions_are_re_keyed() {
+    let bench = Bench::with(Topology::Roles, |world| put_all_under_the_key(world, 20)).await;
+    bench.before_nth("UpdateObjectEncryption", KEYS[0], 1, |world| {
+        assert!(world.current(BUCKET, &lock_of(KEYS[0])).is_some());
+    });
+    let more = [("INPUT_HISTORY", "rekey"), ("INPUT_STRATEGY", "in-place"), LOCK];
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.green();
+    assert_eq!(ran.output("exposed-versions"), "0", "{}", ran.log);
+    assert!(ran.log.contains("2 locks taken"), "{}", ran.log);
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()));
 }

@@ -17,6 +17,7 @@ mod keys;
 mod locks;
 mod lost;
 mod objects;
+mod others;
 mod output;
 mod perils;
 mod readers;

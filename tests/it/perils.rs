@@ -227,7 +227,7 @@ async fn a_cancelled_run_ends_within_the_runners_patience() {
         assert!(ran.summary.contains("cancelled"), "{}", ran.summary);
         if operation == "CopyObject" {
             assert_eq!(ran.report["objects"][0]["action"], "lost", "{}", ran.log);
-            assert!(ran.log.contains("was in hand when the run was cancelled"), "{}", ran.log);
+            assert!(ran.log.contains("was in hand when the run was stopped"), "{}", ran.log);
             // The other one was finished.
             assert_eq!(bench.encryption(KEYS[1]), Encryption::Kms { key: bench.key.clone() });
         }

@@ -1,7 +1,9 @@
 //! What a test can do to a request: delay it, fail it, cut it, or act just before it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use crate::world::World;
 
@@ -62,14 +64,26 @@ pub enum Effect {
         /// The message.
         message: String,
     },
+    /// It is carried out, and answered with this error all the same.
+    FailAfter {
+        /// HTTP status.
+        status: u16,
+        /// The service's code.
+        code: String,
+    },
     /// No answer ever comes; it is not carried out.
     Timeout,
+    /// It is carried out, and answered, only after this time: also where the client has gone.
+    Late(Duration),
     /// The connection is closed before it is carried out.
     ResetBefore,
     /// It is carried out, and the connection closed without an answer.
     ResetAfter,
-    /// It is carried out, and the answer's body breaks off in the middle.
+    /// It is carried out, and the answer breaks off in the middle of its body, or of its head
+    /// where it has none.
     Truncate,
+    /// It is carried out, and the answer stops there, and the connection stays open.
+    Stall,
     /// The world is changed just before it is carried out, as a concurrent writer would.
     Act(Box<dyn Fn(&mut World) + Send + Sync>),
     /// The world stands still from here on, for whoever waits for it to kill the client.
@@ -113,6 +127,11 @@ impl Effect {
         Self::Fail { status, code: code.to_owned(), message: format!("injected {code}") }
     }
 
+    /// An error after the deed.
+    pub fn fail_after(status: u16, code: &str) -> Self {
+        Self::FailAfter { status, code: code.to_owned() }
+    }
+
     /// A standstill, and what tells of its beginning.
     pub fn freeze(moment: Moment) -> (Self, Receiver<()>) {
         let (told, listener) = channel();
@@ -120,19 +139,33 @@ impl Effect {
     }
 }
 
+/// How often a fault has struck.
+#[derive(Debug, Clone, Default)]
+pub struct Struck(Arc<AtomicU32>);
+
+impl Struck {
+    /// So many requests.
+    pub fn times(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 pub(crate) struct Fault {
-    pub matcher: Matcher,
-    pub effect: std::sync::Arc<Effect>,
+    matcher: Matcher,
+    effect: Arc<Effect>,
     seen: u32,
+    struck: Struck,
 }
 
 impl Fault {
-    pub(crate) fn new(matcher: Matcher, effect: Effect) -> Self {
-        Self { matcher, effect: std::sync::Arc::new(effect), seen: 0 }
+    pub(crate) fn new(matcher: Matcher, effect: Effect) -> (Self, Struck) {
+        let struck = Struck::default();
+        let effect = Arc::new(effect);
+        (Self { matcher, effect, seen: 0, struck: struck.clone() }, struck)
     }
 
     /// Whether this request is meant; counts it.
-    pub(crate) fn hits(&mut self, operation: &str, key: Option<&str>) -> bool {
+    pub(crate) fn is_due(&mut self, operation: &str, key: Option<&str>) -> bool {
         let matcher = &self.matcher;
         if matcher.operation.as_deref().is_some_and(|wanted| wanted != operation)
             || matcher.key.as_deref().is_some_and(|wanted| Some(wanted) != key)
@@ -141,5 +174,11 @@ impl Fault {
         }
         self.seen += 1;
         self.seen >= matcher.from && self.seen - matcher.from < matcher.count
+    }
+
+    /// Has its effect.
+    pub(crate) fn strike(&self) -> Arc<Effect> {
+        self.struck.0.fetch_add(1, Ordering::SeqCst);
+        self.effect.clone()
     }
 }

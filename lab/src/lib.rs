@@ -33,6 +33,7 @@ mod s3_update;
 mod server;
 mod sigv4;
 mod sts;
+mod wire;
 mod world;
 
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ pub use buckets::{Bucket, Encryption, Lifecycle, Retention, UpdateEncryption, Ve
 pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };
-pub use faults::{Effect, Freeze, Matcher, Moment};
+pub use faults::{Effect, Freeze, Matcher, Moment, Struck};
 pub use github_rest::{GitHub, WorkflowJob, WorkflowRun};
 pub use kms_keys::Grant;
 pub use log::{LogEntry, sequential_round_trips};
@@ -56,6 +57,7 @@ pub use roles::Role;
 pub use world::{Failure, Key, Principal, World};
 
 use server::{Shared, lock};
+use wire::Wire;
 
 /// A running lab; it stops when this is dropped.
 pub struct Lab {
@@ -167,9 +169,11 @@ impl Lab {
         *lock(&self.shared.latency) = latency;
     }
 
-    /// Spoils the requests that match.
-    pub fn inject(&self, matcher: Matcher, effect: Effect) {
-        lock(&self.shared.faults).push(faults::Fault::new(matcher, effect));
+    /// Spoils the requests that match; what is returned says how many it were.
+    pub fn inject(&self, matcher: Matcher, effect: Effect) -> Struck {
+        let (fault, struck) = faults::Fault::new(matcher, effect);
+        lock(&self.shared.faults).push(fault);
+        struck
     }
 
     /// Spoils no more.
@@ -191,13 +195,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let _ = stream.set_nodelay(true);
         let shared = shared.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let shared = shared.clone();
-                async move { shared.serve(request).await }
-            });
+            let wire = Wire::default();
+            let connection = TokioIo::new(wire.over(stream));
+            let service = service_fn(move |request| shared.clone().serve(request, wire.clone()));
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(connection, service)
                 .await;
         });
     }

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::http::{HeaderMap, Method, StatusCode};
@@ -23,6 +22,7 @@ use crate::log::LogEntry;
 use crate::query::{Form, Service, in_own_words, percent_decoded, xml};
 use crate::s3::Store;
 use crate::sigv4::Claim;
+use crate::wire::{Rest, Wire};
 use crate::world::{Failure, Principal, World};
 use crate::{github, github_rest, iam, kms, sts};
 
@@ -67,7 +67,11 @@ impl Shared {
     }
 
     /// Serves one request. An error closes the connection without an answer.
-    pub(crate) async fn serve(&self, request: Request<Incoming>) -> Result<Answer, io::Error> {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        wire: Wire,
+    ) -> Result<Answer, io::Error> {
         let (parts, body) = request.into_parts();
         let start = self.started.elapsed();
         let call = Call::of(&parts, body).await?;
@@ -80,7 +84,7 @@ impl Shared {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        let result = self.spoiled(parts, call).await;
+        let result = self.spoiled(parts, call, &wire).await;
         let mut log = lock(&self.log);
         // The log may have been cleared meanwhile.
         if let Some(entry) = log.get_mut(at).filter(|entry| entry.start == start) {
@@ -123,45 +127,39 @@ impl Shared {
         }
     }
 
-    async fn spoiled(&self, parts: Parts, call: Call) -> Result<Answer, io::Error> {
-        let hit = {
-            let mut faults = lock(&self.faults);
-            let (operation, key) =
-                (call.operation().to_owned(), call.resource().map(str::to_owned));
-            // Each counts what it sees; the first one that is due decides.
-            let due: Vec<Arc<Effect>> = faults
-                .iter_mut()
-                .filter_map(|fault| {
-                    fault.hits(&operation, key.as_deref()).then(|| fault.effect.clone())
-                })
-                .collect();
-            due.into_iter().next()
-        };
-        let Some(effect) = hit else { return self.carried_out(parts, call).await };
+    async fn spoiled(
+        self: &Arc<Self>,
+        parts: Parts,
+        call: Call,
+        wire: &Wire,
+    ) -> Result<Answer, io::Error> {
+        let effect = self.effect(&call);
+        let Some(effect) = effect else { return self.carried_out(parts, call).await };
         match &*effect {
             Effect::Fail { status, code, message } => Ok(call.refusal(*status, code, message)),
+            Effect::FailAfter { status, code } => {
+                let answer = call.refusal(*status, code, "injected, after the deed");
+                self.carried_out(parts, call).await?;
+                Ok(answer)
+            }
             Effect::Timeout => std::future::pending().await,
+            Effect::Late(delay) => {
+                let (shared, delay) = (self.clone(), *delay);
+                let call = call.whole().await?;
+                // A task of its own: this one ends with the connection.
+                let deed = tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    shared.carried_out(parts, call).await
+                });
+                deed.await.map_err(io::Error::other)?
+            }
             Effect::ResetBefore => Err(io::Error::other("reset before")),
             Effect::ResetAfter => {
                 self.carried_out(parts, call).await?;
                 Err(io::Error::other("reset after"))
             }
-            Effect::Truncate => {
-                let answer = self.carried_out(parts, call).await?;
-                let (head, body) = answer.into_parts();
-                let bytes = body.collect().await?.to_bytes();
-                let half = bytes.slice(..bytes.len() / 2);
-                let half = stream::once(async { Ok(Frame::data(half)) });
-                // Head and half are sent only while the rest is waited for.
-                let broken = stream::once(async {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    Err(io::Error::other("the body breaks off here"))
-                });
-                let body = StreamBody::new(half.chain(broken));
-                let mut answer = Response::from_parts(head, UnsyncBoxBody::new(body));
-                answer.headers_mut().insert("content-length", bytes.len().into());
-                Ok(answer)
-            }
+            Effect::Truncate => wire.half(self.carried_out(parts, call).await?, Rest::Lost).await,
+            Effect::Stall => wire.half(self.carried_out(parts, call).await?, Rest::Awaited).await,
             Effect::Act(act) => {
                 act(&mut lock(&self.world));
                 self.carried_out(parts, call).await
@@ -191,10 +189,21 @@ impl Shared {
         }
     }
 
+    /// What is to happen to this request. Each fault counts what it sees; the first one that
+    /// is due decides.
+    fn effect(&self, call: &Call) -> Option<Arc<Effect>> {
+        let mut faults = lock(&self.faults);
+        let due: Vec<&Fault> = faults
+            .iter_mut()
+            .filter_map(|fault| fault.is_due(call.operation(), call.resource()).then_some(&*fault))
+            .collect();
+        due.first().map(|fault| fault.strike())
+    }
+
     async fn carried_out(&self, parts: Parts, call: Call) -> Result<Answer, io::Error> {
         match call {
             Call::S3 { body, .. } => {
-                let request = Request::from_parts(parts, s3s::Body::from(body));
+                let request = Request::from_parts(parts, body);
                 let answer =
                     self.s3.call(request).await.map_err(|_| io::Error::other("not HTTP"))?;
                 Ok(answer.map(|body| {
@@ -301,7 +310,7 @@ enum Call {
     S3 {
         operation: String,
         key: Option<String>,
-        body: Incoming,
+        body: s3s::Body,
     },
     Kms {
         operation: String,
@@ -347,7 +356,14 @@ impl Call {
         }
         let (operation, key) =
             s3_operation(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
-        Ok(Self::S3 { operation, key, body })
+        Ok(Self::S3 { operation, key, body: body.into() })
+    }
+
+    /// With its body as it was sent, whatever becomes of the client.
+    async fn whole(self) -> io::Result<Self> {
+        let Self::S3 { operation, key, body } = self else { return Ok(self) };
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(Self::S3 { operation, key, body: body.into() })
     }
 
     fn service(&self) -> &'static str {

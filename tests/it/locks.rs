@@ -188,6 +188,49 @@ async fn one_that_cannot_be_read_is_released() {
     assert!(!ran.log.contains("force-unlock"), "{}", ran.log);
 }
 
+/// The run is cancelled while S3 carries out the writing of a lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_being_written_is_known_to_a_cancelled_run() {
+    let bench = Bench::new().await;
+    let late = std::time::Duration::from_secs(1);
+    bench.lab.inject(Matcher::every("PutObject").key(&lock_of(KEYS[0])), Effect::Late(late));
+    let variables = bench.variables("deploy", "apply", &bench.key, &[LOCK]);
+    let other = |bench: &Bench| lock(&bench.lab, KEYS[1]).is_some();
+    let (ran, seconds) = bench.interrupted(&variables, other, "-INT");
+    let ran = ran.red("cancelled");
+    assert!(seconds < 7.0, "{seconds}");
+    tokio::time::sleep(late).await;
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()), "{}", ran.log);
+    assert_eq!(bench.encryption(KEYS[0]), Encryption::SseS3);
+}
+
+/// Its writing gets no answer in time, and comes to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_written_late_is_taken_or_named() {
+    // The attempt is given up after a second.
+    let impatient = ("TFSTATE_KMS_ATTEMPT_TIMEOUT", "1");
+    for (millis, known) in [(1_100, true), (6_000, false)] {
+        let bench = Bench::new().await;
+        let late = std::time::Duration::from_millis(millis);
+        let writes = Matcher::every("PutObject").key(&lock_of(KEYS[0]));
+        bench.lab.inject(if known { writes.nth(1) } else { writes }, Effect::Late(late));
+        let ran = bench.run("apply", &[LOCK, impatient]).await;
+        if known {
+            assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+            assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()), "{}", ran.log);
+        } else {
+            let ran = ran.red("state-locked");
+            assert!(ran.log.contains("may yet come to be there"), "{}", ran.log);
+            tokio::time::sleep(late).await;
+            let left = lock(&bench.lab, KEYS[0]).expect("the lock has come");
+            let info: Value = serde_json::from_slice(&left).unwrap();
+            let command = format!("terraform force-unlock {}", info["ID"].as_str().unwrap());
+            assert!(ran.log.contains(&command), "{}", ran.log);
+        }
+        assert_eq!(lock(&bench.lab, KEYS[1]), None);
+    }
+}
+
 /// Somebody forces it and takes it, at the worst of moments.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_deletion_meets_another_ones_lock() {

@@ -1,9 +1,10 @@
 //! What others do to a state, or to the way to it, while the action is at work.
 
-use aws_lab::{Effect, Encryption, Matcher, Topology};
+use aws_lab::{DEPLOY_ACCOUNT, Effect, Encryption, Matcher, Topology};
+use serde_json::json;
 
 use crate::bench::{Bench, put_all_under_the_key};
-use crate::common::{BUCKET, KEYS, state};
+use crate::common::{BUCKET, KEYS, sized_state, state};
 
 const BELOW: (&str, &str) = ("INPUT_STATE-KEYS", "env:/*");
 /// More than are held at a time: it is read again in its turn.
@@ -135,4 +136,60 @@ async fn a_restored_state_is_reported_as_it_is() {
     assert_eq!(ran.output("encryption"), "AES256", "{}", ran.log);
     let version = bench.lab.world().current(BUCKET, KEYS[0]).unwrap().version_id.clone();
     assert_eq!(ran.report["objects"][0]["version_id"], version);
+}
+
+/// A proxy before S3 answers with a status of its own, though S3 has done what was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_not_s3s_own_says_nothing_of_the_deed() {
+    for status in [408, 507, 520] {
+        let bench = Bench::new().await;
+        bench.lab.inject(Matcher::every("CopyObject"), Effect::fail_after(status, "x"));
+        let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.green();
+        assert_eq!((ran.output("rekeyed"), ran.output("changed")), ("2", "true"), "{status}");
+    }
+}
+
+/// A state that is larger than memory, in a bucket that keeps versions; the principal may
+/// write under the key, and not read.
+async fn large() -> Bench {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.remove_object(BUCKET, KEYS[1]);
+        world.put_object(BUCKET, KEYS[0], sized_state(30, 1300 << 10), Encryption::SseS3);
+        world.tag_object(BUCKET, KEYS[0], &[("team", "infra")]);
+        let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+        let actions = ["s3:GetObjectVersion", "s3:GetObjectVersionTagging", "s3:PutObjectTagging"];
+        let role = format!("arn:aws:iam::{DEPLOY_ACCOUNT}:role/cicd");
+        policy["Statement"].as_array_mut().unwrap().push(json!({
+            "Effect": "Allow", "Principal": { "AWS": role }, "Action": actions,
+            "Resource": format!("arn:aws:s3:::{BUCKET}/*")
+        }));
+    })
+    .await;
+    bench.lab.world().require_via_service(&bench.key);
+    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
+    bench
+}
+
+const SMALL: (&str, &str) = ("TFSTATE_KMS_MEMORY_MIB", "1");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_is_restored_from_its_version() {
+    let bench = large().await;
+    let ran = bench.run("apply", &[SMALL]).await.red("restored");
+    assert!(!bench.writes().iter().any(|call| call == "PutObject"), "{:?}", bench.writes());
+    assert_eq!(bench.body(KEYS[0]), sized_state(30, 1300 << 10), "{}", ran.log);
+    assert_eq!(bench.encryption(KEYS[0]), Encryption::SseS3);
+    let tags = bench.lab.world().current(BUCKET, KEYS[0]).unwrap().tags.clone();
+    assert_eq!(tags.get("team").map(String::as_str), Some("infra"));
+}
+
+/// Another writer comes before the restore: its state is not replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_from_a_version_is_conditional() {
+    let bench = large().await;
+    bench.before_nth("CopyObject", KEYS[0], 2, |world| {
+        world.put_object(BUCKET, KEYS[0], state(100), Encryption::SseS3);
+    });
+    let ran = bench.run("apply", &[SMALL]).await.red("concurrent-writes");
+    assert_eq!(bench.body(KEYS[0]), state(100), "{}", ran.log);
 }

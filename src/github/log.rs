@@ -98,7 +98,7 @@ impl Log {
                 }
                 return;
             }
-            let text: String = message.chars().take(MESSAGE_LIMIT).collect();
+            let text = shortened(message);
             let lines: Vec<String> = text.split('\n').map(neutral).collect();
             state.line(&format!(
                 "::{command} title={}::{}",
@@ -119,6 +119,16 @@ impl State {
         // There is nobody left to tell when standard output is closed.
         let _ = writeln!(self.sink, "{text}").and_then(|()| self.sink.flush());
     }
+}
+
+/// A message that the runner would cut, with a word on where the rest is.
+fn shortened(message: &str) -> String {
+    const REST: &str = " … (the rest is in the report)";
+    if message.chars().count() <= MESSAGE_LIMIT {
+        return message.to_owned();
+    }
+    let kept = message.chars().take(MESSAGE_LIMIT - REST.chars().count());
+    kept.chain(REST.chars()).collect()
 }
 
 /// Makes a text one line in which the runner finds no command.
@@ -199,6 +209,16 @@ mod tests {
         });
         assert_eq!(text.lines().filter(|l| l.starts_with("::warning")).count(), 10);
         assert_eq!(text.lines().filter(|l| *l == "warning: t: m").count(), 2);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_says_so() {
+        let of = |length| logged(|log| log.annotate(Annotation::Error, "t", &"ä".repeat(length)));
+        assert!(of(MESSAGE_LIMIT).trim_end().ends_with("ää"));
+        let cut = of(MESSAGE_LIMIT + 1);
+        assert!(cut.trim_end().ends_with("ä … (the rest is in the report)"), "{cut}");
+        let message = cut.trim_end().strip_prefix("::error title=t::").unwrap();
+        assert_eq!(message.chars().count(), MESSAGE_LIMIT);
     }
 
     proptest! {

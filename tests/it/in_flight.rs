@@ -81,6 +81,14 @@ async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
     tokio::task::block_in_place(|| bench.workspace.run(&variables))
 }
 
+/// `apply` is refused for a run in flight, and has written nothing.
+async fn refused(bench: &Bench, more: &[(&str, &str)]) -> Ran {
+    let digest = bench.digest();
+    let ran = run(bench, "apply", more).await.red("run-in-flight");
+    bench.assert_untouched(&digest);
+    ran
+}
+
 fn link(id: u64) -> String {
     format!("https://github.com/example/infrastructure/actions/runs/{id}")
 }
@@ -89,9 +97,7 @@ fn link(id: u64) -> String {
 async fn who_is_active_older_or_newer_stops_a_write() {
     for (id, status) in [(4, "queued"), (4, "in_progress"), (77, "in_progress"), (77, "queued")] {
         let bench = repository(vec![other(id, status)]).await;
-        let digest = bench.digest();
-        let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-        bench.assert_untouched(&digest);
+        let ran = refused(&bench, &[]).await;
         assert!(ran.log.contains(&link(id)), "{}", ran.log);
         assert_eq!(ran.check("no-run-in-flight"), "fail");
         assert_eq!(bench.workspace.backend("infra"), "");
@@ -123,10 +129,8 @@ async fn who_is_done_held_back_or_not_concerned_does_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approval_that_waits_since_before_is_refused_however_patient() {
     let bench = repository(vec![other(4, "waiting")]).await;
-    let digest = bench.digest();
     let more = [("INPUT_IN-FLIGHT-TIMEOUT", "600")];
-    let ran = run(&bench, "apply", &more).await.red("run-in-flight");
-    bench.assert_untouched(&digest);
+    let ran = refused(&bench, &more).await;
     assert!(ran.log.contains("Reject it") && ran.log.contains(&link(4)), "{}", ran.log);
 }
 
@@ -260,18 +264,16 @@ async fn two_at_this_check_do_not_wait_for_one_another() {
 /// What was seen is not forgotten because a later look fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_that_fails_while_it_is_waited_lets_nobody_pass() {
-    let refused = |status| Effect::Fail {
+    let refusal = |status| Effect::Fail {
         status,
         code: "x".into(),
         message: "Resource not accessible by integration".into(),
     };
     for (status, said) in [(403, "not accessible"), (404, "not accessible"), (422, "422")] {
         let bench = repository(vec![other(4, "in_progress")]).await;
-        let digest = bench.digest();
-        bench.lab.inject(Matcher::every("ListRepositoryRuns").from(LISTS + 1), refused(status));
+        bench.lab.inject(Matcher::every("ListRepositoryRuns").from(LISTS + 1), refusal(status));
         let more = [("INPUT_IN-FLIGHT-TIMEOUT", "3")];
-        let ran = run(&bench, "apply", &more).await.red("run-in-flight");
-        bench.assert_untouched(&digest);
+        let ran = refused(&bench, &more).await;
         let log = &ran.log;
         assert!(log.contains("the last look failed") && log.contains(said), "{status}: {log}");
         assert!(log.contains(&link(4)), "{log}");
@@ -279,7 +281,7 @@ async fn a_look_that_fails_while_it_is_waited_lets_nobody_pass() {
     }
     // One that passes by costs nothing but time.
     let bench = repository(vec![other(4, "in_progress")]).await;
-    bench.lab.inject(Matcher::every("ListRepositoryRuns").nth(LISTS + 1), refused(422));
+    bench.lab.inject(Matcher::every("ListRepositoryRuns").nth(LISTS + 1), refusal(422));
     bench.lab.inject(
         Matcher::every("ListRepositoryRuns").nth(2 * LISTS + 4),
         Effect::Act(Box::new(|world| world.github.runs[0].status = "completed".into())),
@@ -323,9 +325,7 @@ async fn the_time_that_this_run_has_itself_waited_for_an_approval_counts() {
         ];
     };
     began("2026-11-24T02:05:00Z");
-    let digest = bench.digest();
-    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-    bench.assert_untouched(&digest);
+    let ran = refused(&bench, &[]).await;
     assert!(ran.log.contains(&link(55)) && ran.log.contains("Reject it"), "{}", ran.log);
     began("2026-11-24T02:00:54Z");
     let _ = run(&bench, "apply", &[]).await.green();
@@ -341,9 +341,7 @@ async fn a_run_that_is_held_back_between_two_jobs_has_begun() {
         ..other(4, "pending")
     };
     let bench = repository(vec![held]).await;
-    let digest = bench.digest();
-    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-    bench.assert_untouched(&digest);
+    let ran = refused(&bench, &[]).await;
     assert!(ran.log.contains(&link(4)), "{}", ran.log);
 }
 
@@ -384,9 +382,7 @@ async fn the_step_before_is_not_this_check() {
         Matcher::every("ListRepositoryRuns").nth(LISTS + 1),
         Effect::Act(Box::new(|world| world.github.runs[1].jobs[0].step = Some(STEP.into()))),
     );
-    let digest = bench.digest();
-    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-    bench.assert_untouched(&digest);
+    let ran = refused(&bench, &[]).await;
     assert!(ran.log.contains(&link(55)), "{}", ran.log);
 }
 
@@ -395,9 +391,7 @@ async fn the_step_before_is_not_this_check() {
 async fn a_re_run_that_waits_for_an_approval_is_of_before() {
     let again_at = Some("2026-11-24T02:00:59Z".to_owned());
     let bench = repository(vec![WorkflowRun { again_at, ..other(4, "waiting") }]).await;
-    let digest = bench.digest();
-    let ran = run(&bench, "apply", &[]).await.red("run-in-flight");
-    bench.assert_untouched(&digest);
+    let ran = refused(&bench, &[]).await;
     assert!(ran.log.contains("re-run all of its jobs"), "{}", ran.log);
 }
 

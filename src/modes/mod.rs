@@ -61,10 +61,7 @@ impl Run<'_> {
                 self.backend_files(report, None);
             }
             Mode::CreateKey | Mode::RetireKey | Mode::RecoverKey | Mode::Revoke => {
-                tokio::select! {
-                    () = self.key_mode(report) => {}
-                    () = self.cancelled.grace_over() => report.failures.push(self.stopped()),
-                }
+                self.key_mode(report).await;
             }
             Mode::Plan | Mode::Apply | Mode::Verify | Mode::Rollback => {
                 self.states(report, &goal).await;
@@ -107,18 +104,19 @@ impl Run<'_> {
 
     /// The failure of a run that was asked to stop.
     fn stopped(&self) -> Failure {
+        let what = if self.request.mode.is_about_a_key() { "step" } else { "state" };
         match self.cancelled.why() {
             Some(Why::TimeLimit) => Failure::new(
                 FailureReason::TimeLimit,
                 format!(
-                    "the run has taken longer than {} s (`time-limit`); no further state was begun",
+                    "the run has taken longer than {} s (`time-limit`); no further {what} was begun",
                     self.request.time_limit.as_secs()
                 ),
                 "Run again: what is done is not done twice. The log says what took so long",
             ),
             _ => Failure::new(
                 FailureReason::Cancelled,
-                "the run was cancelled; no further state was begun",
+                format!("the run was cancelled; no further {what} was begun"),
                 "Run again: what is done is not done twice",
             ),
         }

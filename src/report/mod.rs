@@ -81,6 +81,9 @@ pub struct KeyReport {
     pub alias: Option<String>,
     /// What was to be done.
     pub steps: Vec<KeyStep>,
+    /// The step whose write has not been answered yet.
+    #[serde(skip)]
+    pub in_hand: Option<String>,
     /// How the key policy changes, as a unified diff.
     pub diff: Option<String>,
     /// What else is to be known.

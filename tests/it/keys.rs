@@ -7,7 +7,7 @@ use tfstate_kms::key_policy;
 use crate::bench::Bench;
 use crate::common::{KEYS, Ran, state};
 
-const DEPLOY: &str = "arn:aws:iam::222222222222:role/cicd";
+pub const DEPLOY: &str = "arn:aws:iam::222222222222:role/cicd";
 const WRITES: [&str; 9] = [
     "CreateKey",
     "CreateAlias",
@@ -21,19 +21,20 @@ const WRITES: [&str; 9] = [
 ];
 
 /// Runs a key mode as the administrator of the state account.
-async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
+pub async fn run(bench: &Bench, mode: &str, more: &[(&str, &str)]) -> Ran {
     let variables = bench.job_variables("key-admin", mode, "", more);
     tokio::task::block_in_place(|| bench.workspace.run(&variables))
 }
 
-fn key_writes(bench: &Bench) -> Vec<String> {
+pub fn key_writes(bench: &Bench) -> Vec<String> {
     let log = bench.lab.log();
     log.iter().map(|e| e.operation.clone()).filter(|o| WRITES.contains(&o.as_str())).collect()
 }
 
-const NEW: [(&str, &str); 2] = [("INPUT_ALIAS", "alias/new"), ("INPUT_DEPLOY-PRINCIPALS", DEPLOY)];
+pub const NEW: [(&str, &str); 2] =
+    [("INPUT_ALIAS", "alias/new"), ("INPUT_DEPLOY-PRINCIPALS", DEPLOY)];
 
-async fn create(bench: &Bench, confirm: &str) -> Ran {
+pub async fn create(bench: &Bench, confirm: &str) -> Ran {
     run(bench, "create-key", &[NEW[0], NEW[1], ("INPUT_CONFIRM", confirm)]).await
 }
 
@@ -44,7 +45,7 @@ fn part_two(bench: &Bench, arn: &str) {
     bench.lab.world().change_policies("deploy", |policies| policies.push(statement.clone()));
 }
 
-fn policy(bench: &Bench, arn: &str) -> Value {
+pub fn policy(bench: &Bench, arn: &str) -> Value {
     bench.lab.world().key_mut(arn).policy.clone()
 }
 
@@ -90,30 +91,6 @@ async fn three_runs_lead_to_an_encrypted_verified_environment() {
     assert_eq!((ran.output("rekeyed"), ran.output("verified")), ("2", "true"), "{}", ran.log);
     let ran = bench.run_as("deploy", "verify", &arn, &[]).await.green();
     assert_eq!(ran.output("gate"), "holds");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_any_two_calls_never_makes_a_second_key() {
-    for operation in ["CreateKey", "EnableKeyRotation", "CreateAlias"] {
-        for effect in
-            [Effect::ResetAfter, Effect::ResetBefore, Effect::fail(500, "KMSInternalException")]
-        {
-            let bench = Bench::new().await;
-            let all = |bench: &Bench| {
-                let log = bench.lab.log();
-                log.iter().filter(|e| e.operation == "CreateKey" && e.status == 200).count()
-            };
-            bench.lab.inject(Matcher::every(operation), effect);
-            let _ = create(&bench, "create").await;
-            bench.lab.clear_faults();
-            let ran = create(&bench, "create").await.green();
-            assert_eq!(ran.output("verified"), "true", "{operation}: {}", ran.log);
-            assert!(all(&bench) <= 1, "{operation}");
-            let again = create(&bench, "create").await.green();
-            assert_eq!(again.output("kms-key-arn"), ran.output("kms-key-arn"));
-            assert_eq!(again.output("changed"), "false");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +222,7 @@ async fn a_key_is_made_in_the_right_place_only_and_for_principals_that_exist() {
 }
 
 /// States under an old key, then under a new one.
-async fn changed() -> (Bench, String, String) {
+pub async fn changed() -> (Bench, String, String) {
     let bench = Bench::new().await;
     let old = bench.key.clone();
     let _ = bench.run("apply", &[]).await.green();
@@ -260,7 +237,7 @@ async fn changed() -> (Bench, String, String) {
     (bench, old, new)
 }
 
-fn id(arn: &str) -> &str {
+pub fn id(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap()
 }
 
@@ -347,25 +324,6 @@ async fn a_key_is_retired_and_recovered() {
     let gone = old.replace(id(&old), "00000000-0000-4000-8000-00000000dead");
     let ran = run(&bench, "recover-key", &[("INPUT_TARGET-KEY", &gone)]).await.red("key-gone");
     assert!(ran.log.contains("nobody can bring it back"), "{}", ran.log);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_while_retiring_is_finished_by_the_next_run() {
-    for operation in ["DisableKey", "ScheduleKeyDeletion"] {
-        for effect in [Effect::ResetAfter, Effect::ResetBefore] {
-            let (bench, old, _) = changed().await;
-            bench.lab.inject(Matcher::every(operation), effect);
-            let more = [
-                ("INPUT_TARGET-KEY", old.as_str()),
-                ("INPUT_ABANDON-VERSIONS", "2"),
-                ("INPUT_CONFIRM", id(&old)),
-            ];
-            let _ = run(&bench, "retire-key", &more).await;
-            bench.lab.clear_faults();
-            let _ = run(&bench, "retire-key", &more).await.green();
-            assert_eq!(bench.lab.world().key_mut(&old).state, "PendingDeletion", "{operation}");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

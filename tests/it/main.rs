@@ -13,6 +13,7 @@ mod gate;
 mod guards;
 mod history;
 mod in_flight;
+mod key_crashes;
 mod keys;
 mod locks;
 mod lost;

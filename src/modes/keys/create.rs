@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 
-use super::{Run, patiently, refused};
+use super::{Run, asked, patiently, refused};
 use crate::aws::{Aws, AwsError, Caller, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants::{self, StateBucket};
@@ -67,18 +67,25 @@ impl Run<'_> {
         report.requests = place.aws.requests().count();
         let arn = match found? {
             Some(id) => Some(self.complete(report, key, &place, &id, &wanted).await?),
-            None if admin.confirms("create") => {
-                let arn = self.make(&place, &wanted).await?;
-                key.step(format!("create the key {arn}, with its policy and tags"), true);
-                Some(self.complete(report, key, &place, arn.as_str(), &wanted).await?)
-            }
             None => {
-                key.step("create the key, with its policy and tags", false);
-                key.step("turn on rotation", false);
-                key.step(format!("give it the alias {}", printable(&admin.alias)), false);
-                key.notes
-                    .push(format!("The key policy would be:\n{}", key_policy::pretty(&wanted)));
-                None
+                let may = admin.confirms("create");
+                let what = "create the key, with its policy and tags";
+                match self.step(key, what, may, self.make(&place, &wanted)).await? {
+                    Some(arn) => {
+                        key.came_to(arn.as_str());
+                        key.arn = Some(arn.as_str().to_owned());
+                        Some(self.complete(report, key, &place, arn.as_str(), &wanted).await?)
+                    }
+                    None => {
+                        key.would("turn on rotation");
+                        key.would(format!("give it the alias {}", printable(&admin.alias)));
+                        key.notes.push(format!(
+                            "The key policy would be:\n{}",
+                            key_policy::pretty(&wanted)
+                        ));
+                        None
+                    }
+                }
             }
         };
         report.requests = place.aws.requests().count();
@@ -88,10 +95,10 @@ impl Run<'_> {
             self.part_two(report, key, &arn);
             self.set_variable(key, &arn).await?;
         } else if let Some(environment) = &admin.set_variable {
-            key.step(
-                format!("set STATE_KMS_KEY_ID on the environment {}", printable(environment)),
-                false,
-            );
+            key.would(format!(
+                "set STATE_KMS_KEY_ID on the environment {}",
+                printable(environment)
+            ));
         }
         if key.steps.iter().any(|step| !step.done) {
             key.notes.push(
@@ -299,39 +306,31 @@ impl Run<'_> {
         let may = admin.confirms("create");
         let begun = key.steps.len();
         if !now.tags {
-            if may {
-                keys.tag(id, &self.tags()).await.map_err(|e| refused(&e))?;
-            }
-            key.step("tag the key, so that it is found without its alias", may);
+            let what = "tag the key, so that it is found without its alias";
+            self.step(key, what, may, asked(keys.tag(id, &self.tags()))).await?;
         }
         if let Some(why) = &now.rotation {
-            if may {
-                let days = admin.rotation_days;
-                patiently(async || keys.rotate(id, days).await).await.map_err(|e| refused(&e))?;
-            }
-            key.step(why.clone(), may);
+            let days = admin.rotation_days;
+            let rotate = asked(patiently(async || keys.rotate(id, days).await));
+            self.step(key, why.as_str(), may, rotate).await?;
         }
         if !now.alias {
-            if may {
-                patiently(async || keys.create_alias(alias, id).await)
-                    .await
-                    .map_err(|e| refused(&e))?;
-            }
-            key.step(format!("give it the alias {}", printable(alias)), may);
+            let what = format!("give it the alias {}", printable(alias));
+            let name = asked(patiently(async || keys.create_alias(alias, id).await));
+            self.step(key, what, may, name).await?;
         }
         if !now.lacks.is_empty() {
             let after = key_policy::grant(&now.policy, wanted);
             key.diff = Some(key_policy::diff(&now.policy, &after));
-            let may = admin.confirms("policy");
-            if may {
-                keys.put_policy(id, &after.to_string()).await.map_err(|e| refused(&e))?;
-            }
             let lacks: Vec<String> = now
                 .lacks
                 .iter()
                 .map(|(sid, who)| format!("{sid} for {}", who.join(", ")))
                 .collect();
-            key.step(format!("grant what the key policy lacks: {}", lacks.join("; ")), may);
+            let what = format!("grant what the key policy lacks: {}", lacks.join("; "));
+            let after = after.to_string();
+            let grant = asked(keys.put_policy(id, &after));
+            self.step(key, what, admin.confirms("policy"), grant).await?;
         }
         // What was written is read back.
         let then = match key.steps[begun..].iter().any(|step| step.done) {

@@ -1,4 +1,6 @@
 //! The key modes. Each looks, says what it would do, and does only what `confirm` allows.
+//! Every write is a [`Run::step`], so that a run that is to stop begins none any more, and
+//! what was done is told however the run ends.
 
 mod create;
 mod recover;
@@ -32,14 +34,23 @@ struct Target<'a> {
 impl Run<'_> {
     pub(super) async fn key_mode(&self, report: &mut Report) {
         let mut key = KeyReport::default();
-        let result = match self.request.mode {
-            Mode::CreateKey => Box::pin(self.create_key(report, &mut key)).await,
-            Mode::RetireKey => Box::pin(self.retire_key(report, &mut key)).await,
-            Mode::RecoverKey => Box::pin(self.recover_key(report, &mut key)).await,
-            _ => Box::pin(self.revoke(report, &mut key)).await,
+        let result = tokio::select! {
+            result = self.key_steps(report, &mut key) => result,
+            // What has been done until now is in the report.
+            () = self.cancelled.grace_over() => Ok(()),
         };
-        if let Err(failure) = result {
-            report.failures.push(failure);
+        report.failures.extend(result.err());
+        if self.cancelled.is_set() {
+            let stopped = self.stopped();
+            if !report.failures.contains(&stopped) {
+                report.failures.push(stopped);
+            }
+        }
+        if let Some(step) = key.in_hand.take() {
+            key.notes.push(format!(
+                "«{step}» was in hand when the run was cut off: whether it was done is not known. A run \
+                 without `confirm` shows it"
+            ));
         }
         for step in &key.steps {
             let mark = if step.done { "done" } else { "not done" };
@@ -47,6 +58,38 @@ impl Run<'_> {
         }
         report.changed |= key.steps.iter().any(|step| step.done);
         report.key = Some(key);
+    }
+
+    async fn key_steps(&self, report: &mut Report, key: &mut KeyReport) -> Result<(), Failure> {
+        match self.request.mode {
+            Mode::CreateKey => Box::pin(self.create_key(report, key)).await,
+            Mode::RetireKey => Box::pin(self.retire_key(report, key)).await,
+            Mode::RecoverKey => Box::pin(self.recover_key(report, key)).await,
+            _ => Box::pin(self.revoke(report, key)).await,
+        }
+    }
+
+    /// Takes a step where that `may` be done, and enters it; returns what it came to. A run
+    /// that is asked to stop begins none.
+    async fn step<T>(
+        &self,
+        key: &mut KeyReport,
+        what: impl Into<String>,
+        may: bool,
+        write: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        let what = what.into();
+        let stopped = may && self.cancelled.is_set();
+        if !may || stopped {
+            key.steps.push(KeyStep { what, done: false });
+            return if stopped { Err(self.stopped()) } else { Ok(None) };
+        }
+        key.in_hand = Some(what.clone());
+        let written = write.await;
+        key.in_hand = None;
+        let written = written?;
+        key.steps.push(KeyStep { what, done: true });
+        Ok(Some(written))
     }
 
     /// The target key, which the inputs have made sure of, with the clients in its region.
@@ -131,9 +174,21 @@ async fn patiently<T>(call: impl AsyncFn() -> Result<T, AwsError>) -> Result<T, 
     call().await
 }
 
+/// A write of KMS's as a step takes it.
+async fn asked<T>(call: impl Future<Output = Result<T, AwsError>>) -> Result<T, Failure> {
+    call.await.map_err(|e| refused(&e))
+}
+
 impl KeyReport {
-    /// Adds something to be done.
-    fn step(&mut self, what: impl Into<String>, done: bool) {
-        self.steps.push(KeyStep { what: what.into(), done });
+    /// Adds something that would be done.
+    fn would(&mut self, what: impl Into<String>) {
+        self.steps.push(KeyStep { what: what.into(), done: false });
+    }
+
+    /// Adds to the last step what came of it.
+    fn came_to(&mut self, what: &str) {
+        if let Some(step) = self.steps.last_mut() {
+            step.what.push_str(&format!(": {what}"));
+        }
     }
 }

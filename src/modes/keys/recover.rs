@@ -1,6 +1,6 @@
 //! `recover-key`: takes a scheduled deletion back, and shows that the states read again.
 
-use super::{PATIENCE, PAUSE, Run, Target, refused};
+use super::{PATIENCE, PAUSE, Run, Target, asked, refused};
 use crate::aws::Budget;
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::names::printable;
@@ -38,16 +38,11 @@ impl Run<'_> {
         }
         let may = admin.confirms_target();
         if cancel {
-            if may {
-                keys.cancel_deletion(target.id()).await.map_err(|e| refused(&e))?;
-            }
-            key.step("cancel the scheduled deletion", may);
+            let write = asked(keys.cancel_deletion(target.id()));
+            self.step(key, "cancel the scheduled deletion", may, write).await?;
         }
         if enable {
-            if may {
-                keys.enable(target.id()).await.map_err(|e| refused(&e))?;
-            }
-            key.step("enable the key", may);
+            self.step(key, "enable the key", may, asked(keys.enable(target.id()))).await?;
         }
         if enable && !may {
             key.notes.push(format!("To do it, run again with `confirm: {}`", target.id()));

@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{Run, Target, refused};
+use super::{Run, Target, asked, refused};
 use crate::aws::{AwsError, Bucket, ObjectVersion, ServerSide};
 use crate::check::{Failure, FailureReason};
 use crate::names::{KeyArn, printable, some_of};
@@ -72,32 +72,32 @@ impl Run<'_> {
             key.notes.push(format!("It will be deleted on {date} already"));
             return Ok(());
         }
-        let days = admin.deletion_days;
-        let (disable, schedule) =
-            ("disable the key".to_owned(), format!("schedule its deletion in {days} days"));
-        if !admin.confirms_target() {
-            key.step(disable, false);
-            key.step(schedule, false);
-            key.notes.push(format!("To do it, run again with `confirm: {}`", target.id()));
-            return Ok(());
-        }
+        let may = admin.confirms_target();
         if described.state != "Disabled" {
-            keys.disable(target.id()).await.map_err(|e| refused(&e))?;
+            self.step(key, "disable the key", may, asked(keys.disable(target.id()))).await?;
         }
-        key.step(disable, true);
-        let date = match keys.schedule_deletion(target.id(), days).await {
-            Ok(date) => date,
-            // Whatever was answered, the key itself tells.
-            Err(error) => {
-                let now = keys.describe(target.as_str()).await.map_err(|e| refused(&e))?;
-                if now.state != "PendingDeletion" {
-                    return Err(refused(&error));
+        let days = admin.deletion_days;
+        let schedule = async {
+            match keys.schedule_deletion(target.id(), days).await {
+                Ok(date) => Ok(date),
+                // Whatever was answered, the key itself tells.
+                Err(error) => {
+                    let now = keys.describe(target.as_str()).await.map_err(|e| refused(&e))?;
+                    if now.state == "PendingDeletion" {
+                        Ok(now.deletion_date)
+                    } else {
+                        Err(refused(&error))
+                    }
                 }
-                now.deletion_date
             }
         };
+        let what = format!("schedule its deletion in {days} days");
+        let Some(date) = self.step(key, what, may, schedule).await? else {
+            key.notes.push(format!("To do it, run again with `confirm: {}`", target.id()));
+            return Ok(());
+        };
         let date = date.unwrap_or_else(|| "an unknown date".into());
-        key.step(format!("{schedule}: {date}"), true);
+        key.came_to(&date);
         key.notes.push(format!(
             "Until {date} it can be saved: mode `recover-key`, or aws kms cancel-key-deletion --key-id {target}"
         ));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Run, Target, refused};
+use super::{Run, Target, asked, refused};
 use crate::check::{Failure, FailureReason};
 use crate::doctor;
 use crate::key_policy::{self, Revoked};
@@ -72,12 +72,12 @@ impl Run<'_> {
         key.diff = Some(key_policy::diff(&before, &after));
         let step =
             format!("take {} out of the key policy", self.request.deploy_principals.join(", "));
-        if !admin.confirms_target() {
-            key.step(step, false);
+        let text = after.to_string();
+        let put = asked(keys.put_policy(id, &text));
+        if self.step(key, step, admin.confirms_target(), put).await?.is_none() {
             key.notes.push(format!("To do it, run again with `confirm: {}`", target.id()));
             return Ok(());
         }
-        keys.put_policy(id, &after.to_string()).await.map_err(|e| refused(&e))?;
         let text = keys.policy(id).await.map_err(|e| refused(&e))?;
         let now: Value = serde_json::from_str(&text).unwrap_or_default();
         report.requests = aws.requests().count();
@@ -88,7 +88,6 @@ impl Run<'_> {
                 "Run again without `confirm`, and look at the difference",
             ));
         }
-        key.step(step, true);
         report.checks.push(doctor::key_policy(target, &Ok(now.to_string())));
         Ok(())
     }

@@ -40,23 +40,22 @@ impl Run<'_> {
             Err(error) => return Err(failed(&error.to_string())),
         };
         let step = format!("set {NAME} on the environment {}", printable(environment));
-        let done = match now {
-            Some(now) if now == arn.as_str() => return Ok(()),
+        match now {
+            Some(now) if now == arn.as_str() => {}
             Some(now) => {
-                let may = admin.confirms("variable");
-                if may {
-                    api.patch(&path, &body).await.map_err(|error| failed(&error.to_string()))?;
-                }
-                key.step(format!("{step}, which is {} now", printable(&now)), may);
-                return Ok(());
+                let what = format!("{step}, which is {} now", printable(&now));
+                let write = async {
+                    api.patch(&path, &body).await.map_err(|error| failed(&error.to_string()))
+                };
+                self.step(key, what, admin.confirms("variable"), write).await?;
             }
-            None if admin.confirms("create") => {
-                api.post(&folder, &body).await.map_err(|error| failed(&error.to_string()))?;
-                true
+            None => {
+                let write = async {
+                    api.post(&folder, &body).await.map_err(|error| failed(&error.to_string()))
+                };
+                self.step(key, step, admin.confirms("create"), write).await?;
             }
-            None => false,
-        };
-        key.step(step, done);
+        }
         Ok(())
     }
 }

@@ -411,13 +411,13 @@ pub fn drift(state: &State, goal: &Goal) -> Failure {
     )
 }
 
-/// Enters the gate's verdict: a check, and a failure where it is open or a named way
-/// could not tell.
-pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
+/// Enters the gate's verdict in the place of a former one: a check, and a failure where it is
+/// open or a named way could not tell.
+pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: Gate) {
     let scope = report.gate_evidence.as_ref().map(|evidence| evidence.scope.clone());
     let scope = scope.unwrap_or_default();
     let id = CheckId::Gate;
-    let check = match gate {
+    let check = match &gate {
         Gate::Off => return,
         Gate::Holds => Check::new(
             id,
@@ -454,7 +454,9 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: &Gate) {
             Check::new(id, Status::Unknown, message)
         }
     };
+    report.checks.retain(|check| check.id != id);
     report.checks.push(check);
+    report.gate = gate;
 }
 
 fn under_the_key(report: &Report, goal: &Goal, state: &str) -> bool {

@@ -4,11 +4,17 @@ use super::Run;
 use crate::aws::{Aws, Bucket};
 use crate::gate::{self, Gate, Way};
 use crate::github;
-use crate::inputs::Probe;
+use crate::inputs::{Mode, Probe};
 use crate::plan::Goal;
-use crate::report::{GateReport, Report};
+use crate::report::{Action, GateReport, Report};
 
 impl Run<'_> {
+    /// Whether the gate is to be tried in this run.
+    pub(super) fn probes(&self, goal: &Goal) -> bool {
+        let gated = matches!(self.request.mode, Mode::Apply | Mode::Verify);
+        gated && goal.key().is_some() && self.request.probe != Probe::Off
+    }
+
     /// The verdict, with the evidence in the report. The session's credentials and the
     /// token are masked in the log and dropped with this call.
     pub(super) async fn gate(
@@ -19,18 +25,20 @@ impl Run<'_> {
         bucket: &Bucket,
     ) -> Gate {
         let request = self.request;
-        let (Some(key), false) = (goal.key(), request.probe == Probe::Off) else {
-            return Gate::Off;
-        };
-        // Every state that is there: one that is not under the key is open, too.
+        let (Some(key), true) = (goal.key(), self.probes(goal)) else { return Gate::Off };
+        // Every state that may be there: one that is not under the key is open, too, and of
+        // one that was lost nothing is shown.
         let states: Vec<(String, bool)> = report
             .objects
             .iter()
-            .filter(|row| row.after.is_some())
+            .filter(|row| row.action != Action::Absent)
             .map(|row| (row.key.clone(), row.read_at.is_some()))
             .collect();
         if states.is_empty() {
             return gate::verdict(&[]);
+        }
+        if !states.iter().any(|(_, read)| *read) {
+            return Gate::Inconclusive("no state is read by the full session".into());
         }
         self.log.group("Gate probe");
         let way = gate::way(

@@ -19,6 +19,11 @@ use crate::survey::{Found, Survey};
 
 impl Run<'_> {
     pub(super) async fn states(&self, report: &mut Report, goal: &Goal) {
+        if self.probes(goal) {
+            // Until it is tried. A run that does not come to that says why by its failures.
+            let untried = "the run was refused or cut off before that".to_owned();
+            findings::gate(report, goal, self.request, Gate::Inconclusive(untried));
+        }
         let Some(aws) = self.connect(report).await else { return };
         self.log.group("Survey and preflight");
         let looked = tokio::select! {
@@ -109,8 +114,9 @@ impl Run<'_> {
             self.finish_history(report, goal, &looked, &mut history, locked, proven).await;
         }
         self.unlock().await;
-        let gated = matches!(request.mode, Mode::Apply | Mode::Verify);
-        if !stop && goal.key().is_some() && gated && !self.cancelled.is_set() {
+        // `verify` looks on, whatever it has found before.
+        let goes_on = request.mode == Mode::Verify || (request.mode == Mode::Apply && !stop);
+        if goes_on && goal.key().is_some() && !self.cancelled.is_set() {
             let gate = tokio::select! {
                 gate = self.gate(report, goal, &looked.aws, &looked.bucket) => Some(gate),
                 () = self.cancelled.asked() => None,
@@ -236,8 +242,7 @@ impl Run<'_> {
     }
 
     fn judge_gate(&self, report: &mut Report, goal: &Goal, gate: Gate) {
-        findings::gate(report, goal, self.request, &gate);
-        report.gate = gate;
+        findings::gate(report, goal, self.request, gate);
         let everyone = report
             .check(CheckId::KeyPolicy)
             .filter(|check| check.status == Status::Fail)

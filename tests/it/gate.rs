@@ -1,6 +1,6 @@
 //! The gate probe, by each way and with each verdict.
 
-use aws_lab::{Effect, Encryption, Matcher, Topology};
+use aws_lab::{Effect, Encryption, Matcher, Moment, Topology};
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -267,7 +267,17 @@ async fn without_a_state_that_is_read_nothing_is_shown() {
             .lab
             .inject(Matcher::every("GetObject").key(KEYS[0]), Effect::fail(403, "AccessDenied"));
         let ran = verify(&bench, &more).await.red("state-unreadable");
-        assert_eq!((ran.output("gate"), ran.output("verified")), ("off", "false"), "{}", way.name);
+        assert_eq!(
+            (ran.output("gate"), ran.check("gate")),
+            ("inconclusive", "unknown"),
+            "{}",
+            way.name
+        );
+        let says = format!("`{}` is not read by the full session either", KEYS[0]);
+        assert!(ran.report.to_string().contains(&says), "{}: {}", way.name, ran.log);
+        // A run that has failed needs no second word on it.
+        assert_eq!(ran.report["failures"].as_array().unwrap().len(), 1, "{}", ran.log);
+        assert!(!ran.log.contains("the gate could not be tried"), "{}", ran.log);
         bench.lab.clear_faults();
         KEYS.iter().for_each(|key| bench.lab.world().remove_object(BUCKET, key));
         let ran = verify(&bench, &more).await.green();
@@ -289,5 +299,83 @@ async fn the_token_and_the_probes_credentials_are_masked_and_nowhere_else() {
     for secret in masked {
         assert!(!rest.contains(secret) && !ran.summary.contains(secret));
         assert!(!ran.report.to_string().contains(secret));
+    }
+}
+
+/// A failure that the gate has nothing to do with does not hide an open one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verify_that_is_refused_tries_the_gate_all_the_same() {
+    let bench = applied(Topology::SameAccountRole).await;
+    let shut = bench.lab.world().add_reader_role("shut", "222222222222", false, false);
+    let more = [("INPUT_MUST-READ", shut.as_str())];
+    let ran = bench.run("verify", &more).await.red("readers-locked-out");
+    assert_eq!((ran.output("gate"), ran.check("gate")), ("holds", "pass"), "{}", ran.log);
+    open_to_everyone(&bench);
+    let ran = bench.run("verify", &more).await.red("readers-locked-out");
+    assert_eq!((ran.output("gate"), ran.check("gate")), ("open", "fail"), "{}", ran.log);
+    assert!(ran.report["failures"].to_string().contains("gate-open"), "{}", ran.log);
+}
+
+/// `off` is only what nobody has asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_was_asked_for_and_not_tried_is_inconclusive() {
+    let untried = |ran: Ran| {
+        assert_eq!(
+            (ran.output("gate"), ran.check("gate")),
+            ("inconclusive", "unknown"),
+            "{}",
+            ran.log
+        );
+        assert_eq!(ran.report["failures"].as_array().unwrap().len(), 1, "{}", ran.log);
+        assert!(!ran.log.contains("the gate could not be tried"), "{}", ran.log);
+        assert!(ran.report["gate_evidence"].is_null());
+    };
+    let off = |ran: &Ran| {
+        assert_eq!((ran.output("gate"), ran.check("gate")), ("off", "(not made)"), "{}", ran.log);
+    };
+    for probe in ["auto", "web-identity"] {
+        let probe = ("INPUT_PROBE", probe);
+        // Refused before a write.
+        let bench = Bench::new().await;
+        let shut = bench.lab.world().add_reader_role("shut", "222222222222", false, false);
+        let more = [probe, ("INPUT_MUST-READ", shut.as_str())];
+        untried(bench.run("apply", &more).await.red("readers-locked-out"));
+        // No state was read.
+        let bench = applied(Topology::Roles).await;
+        bench.lab.inject(Matcher::every("GetObject"), Effect::fail(403, "AccessDenied"));
+        let ran = bench.run("verify", &[probe]).await.red("state-unreadable");
+        assert_eq!((ran.output("gate"), ran.check("gate")), ("inconclusive", "unknown"));
+        assert!(!bench.lab.log().iter().any(|entry| entry.operation.starts_with("Assume")));
+        bench.lab.clear_faults();
+        // The run did not even begin.
+        let nobody = [probe, ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+        untried(bench.run("verify", &nobody).await.red("credentials"));
+        off(&bench.run("plan", &[probe]).await.green());
+        off(&bench.run("verify", &[("INPUT_PROBE", "off")]).await.green());
+    }
+    let bench = Bench::new().await;
+    off(&bench.run_unset("verify", &[]).await.green());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_at_the_gate_ends_well() {
+    for way in &WAYS {
+        let (bench, mut more) = way.bench().await;
+        let (frozen, told) = Effect::freeze(Moment::Before);
+        bench.lab.inject(Matcher::every(way.operation), frozen);
+        more.push(("INPUT_PROBE", way.name.to_owned()));
+        let more: Vec<(&str, &str)> = more.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let variables = bench.variables("deploy", "verify", &bench.key, &more);
+        let (ran, seconds) = bench.interrupted(&variables, |_| told.try_recv().is_ok(), "-INT");
+        let ran = ran.red("cancelled");
+        assert!(seconds < 3.0, "{}: {seconds} s", way.name);
+        assert_eq!(
+            (ran.output("gate"), ran.check("gate")),
+            ("inconclusive", "unknown"),
+            "{}",
+            way.name
+        );
+        assert_eq!(ran.check("object-readable"), "pass", "{}", ran.log);
+        assert_eq!(ran.report["failures"].as_array().unwrap().len(), 1, "{}", ran.log);
     }
 }

@@ -150,6 +150,10 @@ async fn another_writers_unreadable_state_is_not_called_untouched() {
     assert_eq!(bench.body(KEYS[0]), state(100));
     assert_eq!(ran.output("changed"), "true");
     assert!(!ran.log.contains("has not changed it"), "{}", ran.log);
+    // The other state is under the key; but of this one nobody knows what the gate lets through.
+    assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("1", "inconclusive"), "{}", ran.log);
+    let says = format!("`{}` is not read by the full session", KEYS[0]);
+    assert!(ran.report.to_string().contains(&says), "{}", ran.report);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,22 +210,40 @@ pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String
     text
 }
 
-/// The same for a role that only reads.
-pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
-    let actions = ["kms:Decrypt", "kms:DescribeKey"];
-    let in_key_policy = json!({
+/// What a role that only reads needs of the key.
+const READ: [&str; 2] = ["kms:Decrypt", "kms:DescribeKey"];
+
+fn reader_in_key_policy(role: &str) -> Value {
+    json!({
         "Sid": "StateReaderUse",
         "Effect": "Allow",
         "Principal": { "AWS": role },
-        "Action": actions,
+        "Action": READ,
         "Resource": "*",
-    });
-    let in_iam_policy = json!({
+    })
+}
+
+fn reader_in_iam_policy(key: &KeyArn) -> Value {
+    json!({
         "Sid": "TerraformStateKmsRead",
         "Effect": "Allow",
-        "Action": actions,
+        "Action": READ,
         "Resource": key.as_str(),
-    });
+    })
+}
+
+/// The statements of [`reader_statements`], each with the side that it is for.
+pub fn reader_documents(role: &str, key: &KeyArn, sides: Sides) -> Vec<(&'static str, Value)> {
+    let of_key = (sides.key_policy != Some(true)).then(|| reader_in_key_policy(role));
+    let of_iam = (sides.iam != Some(true)).then(|| reader_in_iam_policy(key));
+    let (of_key, of_iam) =
+        (of_key.map(|one| ("key-policy", one)), of_iam.map(|one| ("iam-policy", one)));
+    of_key.into_iter().chain(of_iam).collect()
+}
+
+/// The same as [`statements`] for a role that only reads.
+pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
+    let (in_key_policy, in_iam_policy) = (reader_in_key_policy(role), reader_in_iam_policy(key));
     let account = role.split(':').nth(4).unwrap_or_default();
     let statements = texts(role, account, key, sides, &in_key_policy, &in_iam_policy);
     format!("{statements}\n{}", how(role, account, key, sides))

@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
+use serde_json::Value;
 
 use crate::aws::{Aws, AwsError, Bucket, DryRun, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
@@ -23,11 +24,24 @@ pub enum Reader {
     LockedOut {
         /// What was refused.
         why: String,
-        /// The statements that it lacks.
+        /// What to do: the statements that it lacks, and how they get to their place.
         remedy: String,
+        /// Those statements, each with the side that it is for.
+        statements: Vec<(&'static str, Value)>,
     },
     /// Not shown either way.
     Unknown(String),
+}
+
+/// How a state stands that the readers are tried on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// It is not there yet, as this principal may see. Who lacks s3:ListBucket is refused it.
+    Absent,
+    /// It is under the target key.
+    Under,
+    /// It is there, under something else or perhaps not.
+    Otherwise,
 }
 
 /// What the readers are tried on.
@@ -38,8 +52,8 @@ pub struct Trial<'a> {
     pub key: &'a KeyArn,
     /// The state bucket's name and the account that must own it.
     pub bucket: (&'a str, Option<&'a str>),
-    /// The states' object keys, and whether each is under the target key already.
-    pub states: &'a [(String, bool)],
+    /// The states' object keys.
+    pub states: &'a [(String, Stands)],
     /// This principal's own direct calls on the key were allowed, so a refusal of a
     /// reader's is no matter of kms:ViaService.
     pub direct: bool,
@@ -79,8 +93,8 @@ impl Trial<'_> {
         let keys = aws.in_region(self.key.region()).keys();
         let (some_bucket, some_keys) = (&bucket, &keys);
         let tried = stream::iter(self.states.to_vec())
-            .map(|(state, encrypted)| async move {
-                if encrypted {
+            .map(|(state, stands)| async move {
+                if stands == Stands::Under {
                     // The real thing is better evidence than any dry run.
                     return match some_bucket.try_get(&state).await {
                         Ok(()) => Tried::Read,
@@ -99,12 +113,16 @@ impl Trial<'_> {
                     some_bucket,
                     Some(&state).filter(|_| !self.bucket_key),
                 );
-                let (head, decrypt) = tokio::join!(
-                    some_bucket.head(&state),
-                    some_keys.may_decrypt(self.key.as_str(), &context)
-                );
-                match (head, decrypt) {
-                    (Err(error), _) if error.kind != Kind::NotFound => {
+                let refused = async {
+                    match stands {
+                        Stands::Absent => None,
+                        _ => some_bucket.head(&state).await.err(),
+                    }
+                };
+                let (refused, decrypt) =
+                    tokio::join!(refused, some_keys.may_decrypt(self.key.as_str(), &context));
+                match (refused, decrypt) {
+                    (Some(error), _) if error.kind != Kind::NotFound => {
                         Tried::of_s3(self, some_bucket, &state, error)
                     }
                     (_, DryRun::Allowed) => Tried::WouldDecrypt,
@@ -151,12 +169,6 @@ impl Trial<'_> {
     async fn sides(&self, role: &str, aws: &Aws, error: &AwsError, shut: bool) -> Reader {
         let who = Principal::of_arn(role);
         let reach = self.key_policy.map(|policy| policy.reach("kms:Decrypt", &who));
-        if reach == Some(Reach::Perhaps) && !shut {
-            return Reader::Unknown(
-                "the key policy allows it under conditions only, so a direct call cannot tell"
-                    .into(),
-            );
-        }
         let (by_self, by_us) = tokio::join!(
             aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str()),
             self.aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str())
@@ -167,15 +179,29 @@ impl Trial<'_> {
         let own = who.account == self.key.account();
         let needs_iam = !own || reach == Some(Reach::Allowed);
         let certain = shut || reach == Some(Reach::Not) || (iam == Some(false) && needs_iam);
+        if !certain && reach == Some(Reach::Perhaps) {
+            return Reader::Unknown(
+                "the key policy allows it under conditions only, so a direct call cannot tell"
+                    .into(),
+            );
+        }
         if !certain && !self.direct {
             return Reader::Unknown(format!(
                 "a direct kms:Decrypt is refused to it ({error}), as to this principal: with kms:ViaService in \
                  the key policy, which may not be read here, that is no sign. Run mode `verify` afterwards"
             ));
         }
-        let grants = grants::Sides { key_policy: reach.map(|reach| reach == Reach::Allowed), iam };
-        let remedy = grants::reader_statements(role, self.key, grants);
-        Reader::LockedOut { why: format!("it may not decrypt ({error}); {grants}"), remedy }
+        let key_policy = match reach {
+            Some(Reach::Allowed) => Some(true),
+            Some(Reach::Not) => Some(false),
+            Some(Reach::Perhaps) | None => None,
+        };
+        let grants = grants::Sides { key_policy, iam };
+        Reader::LockedOut {
+            why: format!("it may not decrypt ({error}); {grants}"),
+            remedy: grants::reader_statements(role, self.key, grants),
+            statements: grants::reader_documents(role, self.key, grants),
+        }
     }
 }
 
@@ -205,10 +231,21 @@ impl Tried {
                     trial.key.partition(),
                     bucket.name()
                 ),
+                statements: Vec::new(),
             }),
             _ => Self::Settled(Reader::Unknown(error.to_string())),
         }
     }
+}
+
+/// The name of a file for a reader's statement: by its number among the readers and, for
+/// people, by the role's name.
+pub fn file_name(number: usize, role: &str, side: &str) -> String {
+    const LONGEST: usize = 64;
+    let name = role.rsplit('/').next().unwrap_or_default().chars().take(LONGEST);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = name.map(plain).collect();
+    format!("reader-{number}-{name}-{side}-statement")
 }
 
 /// One check for all readers, and a failure for each that would be locked out.
@@ -219,7 +256,7 @@ pub fn judge(readers: &[(String, Reader)]) -> (Check, Vec<Failure>) {
         let role = printable(role);
         match reader {
             Reader::Reads => {}
-            Reader::LockedOut { why, remedy } => failures.push(Failure::new(
+            Reader::LockedOut { why, remedy, .. } => failures.push(Failure::new(
                 FailureReason::ReadersLockedOut,
                 format!("{role} must read the states but could not: {why}"),
                 remedy.clone(),
@@ -238,4 +275,18 @@ pub fn judge(readers: &[(String, Reader)]) -> (Check, Vec<Failure>) {
         Check::new(id, Status::Unknown, unknown.join("; "))
     };
     (check, failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_leads_nowhere_else() {
+        let name = |role| file_name(2, role, "iam-policy");
+        assert_eq!(name("arn:aws:iam::1:role/ci/plan"), "reader-2-plan-iam-policy-statement");
+        assert_eq!(name("arn:aws:iam::1:role/a.b@c"), "reader-2-a-b-c-iam-policy-statement");
+        assert_eq!(name("../..\\x y"), "reader-2----x-y-iam-policy-statement");
+        assert!(name(&"x".repeat(500)).len() < 100);
+    }
 }

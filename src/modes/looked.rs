@@ -14,8 +14,8 @@ use crate::inputs::{History as HistoryMode, Mode};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
 use crate::preflight::Evidence;
-use crate::readers::{Reader, Trial};
-use crate::survey::Survey;
+use crate::readers::{Reader, Stands, Trial};
+use crate::survey::{self, Survey};
 
 /// What the first rounds of requests came to.
 pub(super) struct Looked {
@@ -138,11 +138,13 @@ impl Run<'_> {
         let target = goal.key().map(|key| key.as_str());
         let key_policy = evidence.key_policy();
         let under = |seen: &Seen| goal.key().is_some() && goal.rewrite(&seen.server_side).is_none();
-        let states: Vec<(String, bool)> = survey
-            .states
-            .iter()
-            .map(|state| (state.key.clone(), state.found.seen().is_some_and(under)))
-            .collect();
+        let stands = |found: &survey::Found| match found {
+            survey::Found::Absent { .. } => Stands::Absent,
+            found if found.seen().is_some_and(under) => Stands::Under,
+            _ => Stands::Otherwise,
+        };
+        let states: Vec<(String, Stands)> =
+            survey.states.iter().map(|state| (state.key.clone(), stands(&state.found))).collect();
         let readers = self.readers(
             &aws,
             goal,
@@ -199,7 +201,7 @@ impl Run<'_> {
         &self,
         aws: &Aws,
         goal: &Goal,
-        states: &[(String, bool)],
+        states: &[(String, Stands)],
         key_policy: Option<&Policy>,
         bucket_key: bool,
         direct: bool,

@@ -13,7 +13,7 @@ use crate::in_flight;
 use crate::inputs::{Lock, Mode};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::preflight::{self, Access, Judgement};
-use crate::readers;
+use crate::readers::{self, Reader};
 use crate::report::{Action, BucketReport, Report};
 use crate::survey::{Found, Survey};
 
@@ -129,6 +129,7 @@ impl Run<'_> {
         if !granted && !report.failures.is_empty() {
             self.keep_statements(report, goal, &looked);
         }
+        self.keep_readers_statements(report, looked.readers.as_deref().unwrap_or_default());
         if self.cancelled.is_set() {
             report.failures.push(self.stopped());
         }
@@ -274,6 +275,16 @@ impl Run<'_> {
             ),
         ] {
             self.keep_statement(report, name, &statement);
+        }
+    }
+
+    /// Keeps the statements that readers lack.
+    fn keep_readers_statements(&self, report: &mut Report, readers: &[(String, Reader)]) {
+        for (at, (role, reader)) in readers.iter().enumerate() {
+            let Reader::LockedOut { statements, .. } = reader else { continue };
+            for (side, statement) in statements {
+                self.keep_statement(report, &readers::file_name(at + 1, role, side), statement);
+            }
         }
     }
 

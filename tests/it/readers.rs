@@ -153,3 +153,130 @@ async fn one_state_that_is_read_does_not_stand_for_all() {
     let ran = bench.run("plan", &more).await;
     assert_ne!(ran.check("readers"), "pass", "{}", ran.log);
 }
+
+/// Without s3:ListBucket, S3 says 403 of what is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_not_there_yet_locks_nobody_out() {
+    let bench = Bench::new().await;
+    let reader = {
+        let mut world = bench.lab.world();
+        let reader = world.add_reader_role("plan", "222222222222", true, true);
+        let statements =
+            world.bucket_mut(BUCKET).policy.as_mut().unwrap()["Statement"].as_array_mut();
+        statements.unwrap().retain(|statement| {
+            statement["Principal"]["AWS"] != reader.as_str()
+                || statement["Action"] != "s3:ListBucket"
+        });
+        world.remove_object(BUCKET, KEYS[1]);
+        reader
+    };
+    let more = [("INPUT_MUST-READ", reader.as_str())];
+    for mode in ["plan", "apply", "verify"] {
+        let ran = bench.run(mode, &more).await.green();
+        assert_eq!(ran.check("readers"), "pass", "{mode}: {}", ran.log);
+    }
+    // It needs the key all the same, also where there is no state at all.
+    bench.lab.world().remove_object(BUCKET, KEYS[0]);
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!(ran.check("readers"), "pass", "{}", ran.log);
+    bench.lab.world().role_mut(&reader).policies.pop();
+    let _ = bench.run("apply", &more).await.red("readers-locked-out");
+}
+
+/// A bench whose deploy principal may read the key policy, and a reader of another account,
+/// of whose own policies IAM tells or not.
+async fn with_the_key_policy(iam_side: bool, key_side: bool, simulates: bool) -> (Bench, String) {
+    let bench = Bench::with(Topology::SameAccountRole, |_| {}).await;
+    let allow = |action: &str| json!({ "Statement": [{ "Effect": "Allow", "Action": action, "Resource": "*" }] });
+    let reader = {
+        let mut world = bench.lab.world();
+        world.change_policies("deploy", |policies| policies.push(allow("kms:GetKeyPolicy")));
+        let reader = world.add_reader_role("plan", "222222222222", iam_side, key_side);
+        if simulates {
+            world.role_mut(&reader).policies.push(allow("iam:SimulatePrincipalPolicy"));
+        }
+        reader
+    };
+    (bench, reader)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_evidence_only_the_missing_side_is_printed() {
+    for (iam_side, key_side, simulates, prints) in [
+        (false, true, true, [false, true]),
+        (false, true, false, [false, true]),
+        (true, false, true, [true, false]),
+        (true, false, false, [true, true]),
+        (false, false, true, [true, true]),
+    ] {
+        let (bench, reader) = with_the_key_policy(iam_side, key_side, simulates).await;
+        let case = format!("{iam_side} {key_side} {simulates}");
+        let more = [("INPUT_MUST-READ", reader.as_str())];
+        let ran = bench.run("plan", &more).await.red("readers-locked-out");
+        let printed = ["StateReaderUse", "TerraformStateKmsRead"].map(|sid| ran.log.contains(sid));
+        assert_eq!(printed, prints, "{case}: {}", ran.log);
+        let files = ["key-policy", "iam-policy"].map(|side| {
+            ran.report["statements"]
+                .to_string()
+                .contains(&format!("reader-1-plan-{side}-statement"))
+        });
+        assert_eq!(files, prints, "{case}: {}", ran.report["statements"]);
+    }
+}
+
+/// What the key policy allows under conditions is not known, and no excuse for the other side.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_in_the_key_policy_does_not_hide_the_missing_iam_side() {
+    for (iam_side, simulates) in [(false, true), (true, true), (false, false)] {
+        let (bench, reader) = with_the_key_policy(iam_side, true, simulates).await;
+        grant_only_if(&bench, &reader, &through_s3());
+        let more = [("INPUT_MUST-READ", reader.as_str())];
+        let ran = bench.run("plan", &more).await;
+        if iam_side || !simulates {
+            assert_eq!(ran.green().check("readers"), "unknown", "{iam_side}");
+            continue;
+        }
+        let ran = ran.red("readers-locked-out");
+        let says = "the key policy is not known, the IAM side does not grant it";
+        assert!(ran.log.contains(says), "{}", ran.log);
+    }
+}
+
+/// Where GitHub masks a part of what is pasted, the files are whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_lack_is_written_as_files_that_are_enough() {
+    let bench = Bench::new().await;
+    let readers = {
+        let mut world = bench.lab.world();
+        ["plan", "drift@night"]
+            .map(|name| world.add_reader_role(name, "222222222222", false, false))
+    };
+    let list = readers.join(",");
+    let more = [("INPUT_MUST-READ", list.as_str())];
+    let ran = bench.run("apply", &more).await.red("readers-locked-out");
+    let files: Vec<&str> = ran.report["statements"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap())
+        .collect();
+    let expected = [(1, "plan"), (2, "drift-night")].map(|(number, name)| {
+        ["key-policy", "iam-policy"]
+            .map(|side| format!("tfstate-kms-reader-{number}-{name}-{side}-statement.json"))
+    });
+    assert_eq!(files, expected.concat());
+    for (at, file) in files.iter().enumerate() {
+        assert!(ran.summary.contains(file), "{file}: {}", ran.summary);
+        let text = std::fs::read_to_string(bench.workspace.path().join(file)).unwrap();
+        let statement: Value = serde_json::from_str(&text).unwrap();
+        if file.contains("key-policy") {
+            bench.change_key(|key| key.policy["Statement"].as_array_mut().unwrap().push(statement));
+        } else {
+            let policy = json!({ "Version": "2012-10-17", "Statement": [statement] });
+            bench.lab.world().role_mut(&readers[at / 2]).policies.push(policy);
+        }
+    }
+    let ran = bench.run("apply", &more).await.green();
+    assert_eq!((ran.check("readers"), ran.output("rekeyed")), ("pass", "2"), "{}", ran.log);
+    assert_eq!(ran.report["statements"], json!([]));
+}

@@ -477,13 +477,14 @@ fn open_cause(report: &Report, goal: &Goal, request: &Request, state: &str) -> S
             None => format!("it is not under the key ({})", now.algorithm),
         };
     }
-    let own = report
-        .caller
-        .as_ref()
-        .zip(goal.key())
-        .is_some_and(|(caller, key)| caller.account == key.account());
+    let home = goal.key().map(KeyArn::account);
+    let own = report.caller.as_ref().is_some_and(|caller| Some(caller.account.as_str()) == home);
     let by_role = report.gate_evidence.as_ref().is_some_and(|evidence| evidence.way == "role");
     match &request.probe_role {
+        Some(role) if by_role && role.split(':').nth(4) == home => format!(
+            "probably the key policy allows everyone (Principal *), or it or its own policies give {role} \
+             kms:Decrypt on the key"
+        ),
         Some(role) if by_role => {
             format!("probably {role} has kms:Decrypt on the key, on both sides")
         }

@@ -1,7 +1,7 @@
 //! The gate probe, by each way and with each verdict.
 
-use aws_lab::{Effect, Encryption, Matcher, Moment, Topology};
-use serde_json::json;
+use aws_lab::{Effect, Encryption, Matcher, Moment, Topology, World, cabal};
+use serde_json::{Value, json};
 
 use crate::bench::Bench;
 use crate::common::{BUCKET, KEYS, Ran};
@@ -103,6 +103,82 @@ async fn the_scope_is_of_the_role_that_the_probe_assumes() {
     assert_eq!(ran.output("gate"), "holds", "{}", ran.log);
     let evidence = evidence(&ran);
     assert!(evidence.contains("of how wide the key policy is"), "{evidence}");
+}
+
+/// In the key's own account a role needs no grant of its own to get through a wide key policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_the_keys_own_account_finds_what_is_open_to_everyone() {
+    // Whether or not this principal reads what is under aws/s3.
+    for (topology, reason) in
+        [(Topology::SameAccountRole, "drift"), (Topology::Roles, "state-unreadable")]
+    {
+        let bench = applied(topology).await;
+        let role = bench.lab.world().add_reader_role("s3-only", "111111111111", false, false);
+        let more = [("INPUT_PROBE-ROLE-ARN", role.as_str())];
+        let ran = bench.run("verify", &more).await.green();
+        assert_eq!(ran.output("gate"), "holds", "{}", ran.log);
+        let under = bench.encryption(KEYS[0]);
+        let aws_s3 = Encryption::Kms { key: bench.lab.world().aws_s3_key(BUCKET) };
+        bench.lab.world().put_object(BUCKET, KEYS[0], crate::common::state(1), aws_s3);
+        let ran = bench.run("verify", &more).await.red(reason);
+        assert_eq!(ran.output("gate"), "open", "{}", ran.log);
+        assert!(ran.log.contains("every principal of the account may use aws/s3"), "{}", ran.log);
+        bench.lab.world().put_object(BUCKET, KEYS[0], crate::common::state(2), under);
+        open_to_everyone(&bench);
+        let ran = bench.run("verify", &more).await.red("gate-open");
+        assert_eq!(ran.output("gate"), "open", "{}", ran.log);
+        assert!(ran.log.contains("the key policy allows everyone (Principal *)"), "{}", ran.log);
+        assert!(!ran.log.contains("on both sides"), "{}", ran.log);
+        assert!(evidence(&ran).contains("\"way\":\"role\""), "{}", evidence(&ran));
+    }
+}
+
+/// Gives the deploy role a path, which its sessions do not show.
+fn with_a_path(world: &mut World) -> &'static str {
+    const PLAIN: &str = "arn:aws:iam::222222222222:role/cicd";
+    const FULL: &str = "arn:aws:iam::222222222222:role/ci/cicd";
+    let role = world.role_mut(PLAIN).clone();
+    world.add_role(FULL, role.trust, role.policies);
+    // The name without the path is nobody's.
+    world.role_mut(PLAIN).trust = json!({ "Statement": [] });
+    world.principal_mut("deploy").identity.arn = FULL.to_owned();
+    let renamed = |policy: &mut Value| {
+        *policy = serde_json::from_str(&policy.to_string().replace(PLAIN, FULL)).unwrap();
+    };
+    renamed(world.bucket_mut(BUCKET).policy.as_mut().unwrap());
+    let key = world.state_key_arn().to_owned();
+    renamed(&mut world.key_mut(&key).policy);
+    FULL
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_with_a_path_is_found_where_its_arn_is_told() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        with_a_path(world);
+    })
+    .await;
+    let full = with_a_path(&mut cabal(Topology::Roles));
+    let ran = bench.run("apply", &[]).await.green();
+    assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("2", "inconclusive"), "{}", ran.log);
+    assert!(ran.log.contains("set AWS_ROLE_ARN or `deploy-principals`"), "{}", ran.log);
+    let told = [("AWS_ROLE_ARN", full), ("INPUT_DEPLOY-PRINCIPALS", full)];
+    for one in told {
+        let ran = bench.run("verify", &[one]).await.green();
+        assert_eq!(ran.output("gate"), "holds", "{one:?}: {}", ran.log);
+    }
+    // What is printed when a grant is missing can be pasted as it is.
+    bench.lab.world().drop_from_key_policy(&bench.key, "kms:Decrypt");
+    let ran = bench.run("verify", &[]).await.red("key-denied");
+    assert!(ran.summary.contains("If the role has a path"), "{}", ran.summary);
+    for one in told {
+        let ran = bench.run("verify", &[one]).await.red("key-denied");
+        assert!(!ran.summary.contains("If the role has a path"), "{}", ran.summary);
+        let file = bench.workspace.path().join("tfstate-kms-key-policy-statement.json");
+        let statement: Value =
+            serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(statement["Principal"]["AWS"], full);
+        assert!(ran.summary.contains(full), "{one:?}: {}", ran.summary);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

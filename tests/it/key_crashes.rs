@@ -175,6 +175,19 @@ async fn what_was_done_before_a_cancellation_is_in_the_report() {
         assert!(ran.summary.contains("whether it was done is not known"), "{}", ran.summary);
     }
 
+    // The first write of all: it may have been carried out.
+    let (bench, old, _) = changed().await;
+    let (frozen, told) = Effect::freeze(Moment::CarriedOut);
+    bench.lab.inject(Matcher::every("DisableKey"), frozen);
+    let more = [
+        ("INPUT_TARGET-KEY", old.as_str()),
+        ("INPUT_ABANDON-VERSIONS", "2"),
+        ("INPUT_CONFIRM", id(&old)),
+    ];
+    let ran = interrupted(&bench, "retire-key", &more, |_| told.try_recv().is_ok());
+    assert_eq!(ran.output("changed"), "true", "{}", ran.log);
+    assert!(ran.summary.contains("«disable the key» was in hand"), "{}", ran.summary);
+
     let bench = Bench::new().await;
     let (frozen, told) = Effect::freeze(Moment::Before);
     bench.lab.inject(Matcher::every("CreateAlias"), frozen);

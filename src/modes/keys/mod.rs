@@ -47,6 +47,7 @@ impl Run<'_> {
             }
         }
         if let Some(step) = key.in_hand.take() {
+            report.changed = true;
             key.notes.push(format!(
                 "«{step}» was in hand when the run was cut off: whether it was done is not known. A run \
                  without `confirm` shows it"

@@ -152,25 +152,6 @@ pub fn hardened_iam_statements(key: &KeyArn, bucket: StateBucket<'_>, states: &[
     ])
 }
 
-/// The hardened statements that may be missing, with where they go.
-pub fn hardened(
-    caller: Option<&Caller>,
-    key: &KeyArn,
-    sides: Sides,
-    bucket: StateBucket<'_>,
-    states: &[String],
-) -> String {
-    let principal = named(caller);
-    let account = caller.map_or("its own account", |caller| caller.account.as_str());
-    let about = about_bucket_keys(bucket).map(|about| format!("; {about}")).unwrap_or_default();
-    let (partition, region) = (key.partition(), key.region());
-    let of_key =
-        hardened_statements(std::slice::from_ref(&principal), partition, region, bucket, states);
-    let of_iam = hardened_iam_statements(key, bucket, states);
-    let statements = texts(&principal, account, key, sides, &of_key, &of_iam);
-    format!("Or, hardened (through S3 only, and for these states only{about}):\n{statements}")
-}
-
 /// What is to be said of the hardened statements, where S3 Bucket Keys may be on.
 pub fn about_bucket_keys(bucket: StateBucket<'_>) -> Option<&'static str> {
     match bucket.bucket_keys {
@@ -186,35 +167,155 @@ pub fn about_bucket_keys(bucket: StateBucket<'_>) -> Option<&'static str> {
     }
 }
 
-/// The statements that are missing on the sides that are not known to grant, with where
-/// they go.
-pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String {
-    let principal = named(caller);
-    let account = caller.map_or("its own account", |caller| caller.account.as_str());
-    let mut text = texts(
-        &principal,
-        account,
-        key,
-        sides,
-        &key_policy_statement(std::slice::from_ref(&principal)),
-        &iam_policy_statement(key),
-    );
-    text.push('\n');
-    text.push_str(&how(&principal, account, key, sides));
-    if caller.is_some_and(|caller| caller.principal.guessed) {
-        text.push_str(
-            "\nIf the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
-             or AWS_ROLE_ARN tells this action)",
-        );
-    }
-    text
+/// A grant that a principal lacks, and how it is made.
+struct Grant<'a> {
+    principal: &'a str,
+    account: &'a str,
+    key: &'a KeyArn,
+    sides: Sides,
+    /// What the policy on the IAM side is for: it replaces one of the same name, so that this and
+    /// the key's id are its name.
+    purpose: &'a str,
+    /// The statements, in one or more variants.
+    variants: Vec<Variant>,
+    /// The principal's ARN may lack the role's path.
+    guessed: bool,
 }
 
-/// The same for a role that only reads.
-pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
+/// One way to grant it.
+struct Variant {
+    title: String,
+    of_key: Vec<Value>,
+    of_iam: Vec<Value>,
+}
+
+/// The elements of a "Statement" list.
+fn elements(statements: &[Value]) -> String {
+    let all: Vec<String> = statements.iter().map(|one| format!("{one:#}")).collect();
+    all.join(",\n")
+}
+
+impl Grant<'_> {
+    /// Where what goes, for the sides that are not known to grant. Each side by itself is enough
+    /// to mend it.
+    fn text(&self) -> String {
+        let mut parts = Vec::new();
+        let own = self.account == self.key.account();
+        let both = self.sides.key_policy != Some(true) && self.sides.iam != Some(true);
+        if both && own {
+            parts.push(
+                "Key and principal are in one account: there the key policy's side is enough"
+                    .to_owned(),
+            );
+        } else if both {
+            parts.push("Both sides have to grant it; what is there already stays".to_owned());
+        }
+        if self.variants.len() > 1 {
+            parts.push("Take ONE variant, the same on each side".to_owned());
+        }
+        if self.sides.key_policy != Some(true) {
+            parts.push(self.in_key_policy());
+        }
+        if self.sides.iam != Some(true) {
+            parts.push(self.in_iam_policy());
+        }
+        if self.guessed {
+            let path = "If the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
+                        or AWS_ROLE_ARN tells this action)";
+            parts.push(path.to_owned());
+        }
+        parts.push("Then run again".to_owned());
+        parts.join("\n\n")
+    }
+
+    fn in_key_policy(&self) -> String {
+        let key = self.key;
+        let (owner, region) = (key.account(), key.region());
+        let way = format!(
+            "In the key policy of {key}, with credentials of account {owner}: take the policy there is, add what \
+             is below to its \"Statement\" list, put it back. Where a statement of the same Sid is there \
+             already, put principal and actions into that one, or, if its \"Condition\" is another one, give the new \
+             one another Sid: the Sids of a policy have to differ\n\
+             aws kms get-key-policy --region {region} --key-id {key} --policy-name default --query Policy \
+             --output text > key-policy.json\n\
+             aws kms put-key-policy --region {region} --key-id {key} --policy-name default --policy \
+             file://key-policy.json"
+        );
+        self.with_variants(way, |variant| elements(&variant.of_key))
+    }
+
+    fn in_iam_policy(&self) -> String {
+        let name = format!("{}-{}", self.purpose, self.key.id());
+        let put =
+            put_policy(self.principal, &name).unwrap_or_else(|| "in IAM's console".to_owned());
+        let way = format!(
+            "In the IAM policy of {}, with credentials of account {}: as a policy of its own, with what is below \
+             as iam-policy.json\n{put}",
+            self.principal, self.account
+        );
+        self.with_variants(way, |variant| format!("{:#}", document(&variant.of_iam)))
+    }
+
+    fn with_variants(&self, way: String, text: impl Fn(&Variant) -> String) -> String {
+        let one = self.variants.len() == 1;
+        let shown = self.variants.iter().map(|variant| match one {
+            true => text(variant),
+            false => format!("{}:\n{}", variant.title, text(variant)),
+        });
+        std::iter::once(way).chain(shown).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A policy of these statements.
+fn document(statements: &[Value]) -> Value {
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+fn variant(title: &str, of_key: Value, of_iam: Value) -> Variant {
+    let list = |value| match value {
+        Value::Array(all) => all,
+        one => vec![one],
+    };
+    Variant { title: title.to_owned(), of_key: list(of_key), of_iam: list(of_iam) }
+}
+
+/// What the deploy principal lacks on the sides that are not known to grant: as the runbook has
+/// it, and, where the bucket and its states are given, hardened.
+pub fn of_deploy(
+    caller: Option<&Caller>,
+    key: &KeyArn,
+    sides: Sides,
+    hardened: Option<(StateBucket<'_>, &[String])>,
+) -> String {
+    let principal = named(caller);
+    let account = caller.map_or("its own account", |caller| caller.account.as_str());
+    let names = std::slice::from_ref(&principal);
+    let mut variants =
+        vec![variant("Plain", key_policy_statement(names), iam_policy_statement(key))];
+    if let Some((bucket, states)) = hardened {
+        let about = about_bucket_keys(bucket).map(|about| format!("; {about}")).unwrap_or_default();
+        let (partition, region) = (key.partition(), key.region());
+        variants.push(variant(
+            &format!("Hardened (through S3 only, and for these states only{about})"),
+            hardened_statements(names, partition, region, bucket, states),
+            hardened_iam_statements(key, bucket, states),
+        ));
+    }
+    let purpose = "TerraformStateKms";
+    let guessed = caller.is_some_and(|caller| caller.principal.guessed);
+    Grant { principal: &principal, account, key, sides, purpose, variants, guessed }.text()
+}
+
+/// The same for a role that only reads. Each reader has a Sid of its own, since several may be
+/// added to one key policy.
+pub fn of_reader(role: &str, key: &KeyArn, sides: Sides) -> String {
+    let account = role.split(':').nth(4).unwrap_or_default();
+    let name = role.rsplit('/').next().unwrap_or_default();
+    // IAM User Guide, "IAM JSON policy elements: Sid": letters and digits.
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let actions = ["kms:Decrypt", "kms:DescribeKey"];
     let in_key_policy = json!({
-        "Sid": "StateReaderUse",
+        "Sid": format!("StateReaderUse{account}{name}"),
         "Effect": "Allow",
         "Principal": { "AWS": role },
         "Action": actions,
@@ -226,68 +327,22 @@ pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
         "Action": actions,
         "Resource": key.as_str(),
     });
-    let account = role.split(':').nth(4).unwrap_or_default();
-    let statements = texts(role, account, key, sides, &in_key_policy, &in_iam_policy);
-    format!("{statements}\n{}", how(role, account, key, sides))
-}
-
-fn texts(
-    principal: &str,
-    account: &str,
-    key: &KeyArn,
-    sides: Sides,
-    in_key_policy: &Value,
-    in_iam_policy: &Value,
-) -> String {
-    let mut parts = Vec::new();
-    if sides.key_policy != Some(true) {
-        let owner = key.account();
-        parts.push(format!("In the key policy of {key} (account {owner}):\n{in_key_policy:#}"));
-    }
-    if sides.iam != Some(true) {
-        parts.push(format!(
-            "In the IAM policy of {principal} (account {account}):\n{in_iam_policy:#}"
-        ));
-    }
-    parts.join("\n")
-}
-
-/// How what [`texts`] prints gets to its place: the commands, each to be run with credentials
-/// of the account that is named.
-fn how(principal: &str, account: &str, key: &KeyArn, sides: Sides) -> String {
-    let mut parts = Vec::new();
-    if sides.key_policy != Some(true) {
-        let (owner, region) = (key.account(), key.region());
-        parts.push(format!(
-            "To change the key policy, in account {owner}: take the policy there is, add what is above to its \
-             \"Statement\" list, put it back\n\
-             aws kms get-key-policy --region {region} --key-id {key} --policy-name default --query Policy \
-             --output text > key-policy.json\n\
-             aws kms put-key-policy --region {region} --key-id {key} --policy-name default --policy \
-             file://key-policy.json"
-        ));
-    }
-    if sides.iam != Some(true) {
-        let put = put_policy(principal).unwrap_or_else(|| "in IAM's console".to_owned());
-        parts.push(format!(
-            "To change the IAM policy, in account {account}: as a policy of its own, with what is above as \
-             iam-policy.json inside {{\"Version\": \"2012-10-17\", \"Statement\": [ … ]}}\n{put}"
-        ));
-    }
-    parts.join("\n")
+    let variants = vec![variant("Plain", in_key_policy, in_iam_policy)];
+    let purpose = "TerraformStateKmsRead";
+    Grant { principal: role, account, key, sides, purpose, variants, guessed: false }.text()
 }
 
 /// The command that gives a user or role a policy of its own. `None`: the ARN is of neither,
 /// or not one to be put into a shell (IAM User Guide, «IAM and AWS STS quotas»: names are
 /// letters, digits and `+=,.@_-`).
-fn put_policy(principal: &str) -> Option<String> {
+fn put_policy(principal: &str, policy: &str) -> Option<String> {
     let (kind, path) = principal.split(':').nth(5)?.split_once('/')?;
     let name = path.rsplit('/').next()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
     let fit = ["role", "user"].contains(&kind) && !name.is_empty() && name.bytes().all(plain);
     fit.then(|| {
         format!(
-            "aws iam put-{kind}-policy --{kind}-name {name} --policy-name TerraformStateKms --policy-document \
+            "aws iam put-{kind}-policy --{kind}-name {name} --policy-name {policy} --policy-document \
              file://iam-policy.json"
         )
     })
@@ -299,67 +354,4 @@ pub fn named(caller: Option<&Caller>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "arn:aws:kms:us-east-1:111111111111:key/5c0ffee1-2222-4333-8444-555555555555";
-
-    #[test]
-    fn only_what_may_be_missing_is_printed() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let text = |key_policy, iam| {
-            let role = "arn:aws:iam::222222222222:role/plan";
-            reader_statements(role, &key, Sides { key_policy, iam })
-        };
-        let both = text(None, None);
-        assert!(both.contains("StateReaderUse") && both.contains("TerraformStateKmsRead"));
-        assert!(!text(Some(true), Some(false)).contains("StateReaderUse"));
-        assert!(!text(Some(false), Some(true)).contains("TerraformStateKmsRead"));
-    }
-
-    #[test]
-    fn the_commands_are_those_of_the_side_that_is_missing() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let role = "arn:aws:iam::222222222222:role/ci/plan";
-        let text = |key_policy, iam| how(role, "222222222222", &key, Sides { key_policy, iam });
-        let (of_key, of_iam) =
-            ("aws kms put-key-policy", "aws iam put-role-policy --role-name plan ");
-        let both = text(None, None);
-        assert!(both.contains(of_key) && both.contains(of_iam), "{both}");
-        assert!(!text(Some(true), Some(false)).contains(of_key));
-        assert!(!text(Some(false), Some(true)).contains(of_iam));
-        let user = put_policy("arn:aws:iam::222222222222:user/terraform");
-        assert!(user.unwrap().starts_with("aws iam put-user-policy --user-name terraform "));
-        for other in [
-            "<DEPLOY_PRINCIPAL_ARN>",
-            "arn:aws:iam::1:root",
-            "arn:aws:iam::1:role/a;b",
-            "a:b:c:d:e:role/",
-        ] {
-            assert_eq!(put_policy(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn the_hardened_variant_names_service_and_states() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let with = |states: &[String], bucket_keys| {
-            let (partition, region) = (key.partition(), key.region());
-            let bucket = StateBucket { name: "b", bucket_keys };
-            hardened_statements(&["p".into()], partition, region, bucket, states).to_string()
-        };
-        let hardened = |states: &[String]| with(states, Some(false));
-        let text = hardened(&["production".into()]);
-        assert!(text.contains("s3.us-east-1.amazonaws.com"));
-        let exact = r#"["arn:aws:s3:::b/production","arn:aws:s3:::b/production.tflock"]"#;
-        assert!(text.contains(exact), "{text}");
-        for bucket_keys in [Some(true), None] {
-            let text = with(&["production".into()], bucket_keys);
-            assert!(text.contains(r#".tflock","arn:aws:s3:::b"]"#), "{text}");
-        }
-        assert!(hardened(&["env:/".into()]).contains(r#"["arn:aws:s3:::b/env:/*"]"#));
-        let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
-        let text = hardened(&many);
-        assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");
-    }
-}
+mod tests;

@@ -294,7 +294,7 @@ impl Judgement {
                         format!(
                             "{trial}; kms:Encrypt is refused ({error}). Neither S3 nor Terraform uses it"
                         ),
-                        Some(grants::statements(caller, target, grants::Sides::default())),
+                        Some(grants::of_deploy(caller, target, grants::Sides::default(), None)),
                     ),
                     _ => (Status::Pass, trial.clone(), None),
                 };
@@ -304,11 +304,7 @@ impl Judgement {
         }
         let (sides, why) = sides(caller, key);
         let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
-        let remedy = format!(
-            "{}\n{}",
-            grants::statements(caller, target, sides),
-            grants::hardened(caller, target, sides, bucket, &states)
-        );
+        let remedy = grants::of_deploy(caller, target, sides, Some((bucket, &states)));
         for (id, side, why) in [
             (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),
             (CheckId::GrantIamPolicy, sides.iam, why[1].as_str()),

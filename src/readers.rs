@@ -174,7 +174,7 @@ impl Trial<'_> {
             ));
         }
         let grants = grants::Sides { key_policy: reach.map(|reach| reach == Reach::Allowed), iam };
-        let remedy = grants::reader_statements(role, self.key, grants);
+        let remedy = grants::of_reader(role, self.key, grants);
         Reader::LockedOut { why: format!("it may not decrypt ({error}); {grants}"), remedy }
     }
 }

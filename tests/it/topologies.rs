@@ -2,7 +2,7 @@
 //! remedy, and a bucket that is as it was.
 
 use aws_lab::{Encryption, Topology};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench::Bench;
 use crate::common::{BUCKET, KEYS, Ran};
@@ -482,6 +482,29 @@ async fn terse_denials_are_no_worse() {
     );
 }
 
+/// Adds a statement to a key policy as the remedy says: into one of the same Sid, where there is
+/// one without a condition.
+fn add_as_told(policy: &mut Value, statement: &Value) {
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    let Some(there) = statements.iter_mut().find(|one| one["Sid"] == statement["Sid"]) else {
+        return statements.push(statement.clone());
+    };
+    assert_eq!(there.get("Condition"), statement.get("Condition"));
+    let list = |value: &Value| match value {
+        Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    };
+    for place in ["/Action", "/Principal/AWS"] {
+        let mut all = list(there.pointer(place).unwrap());
+        for one in list(statement.pointer(place).unwrap()) {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+        *there.pointer_mut(place).unwrap() = all.into();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_summary_of_a_missing_grant_is_enough_to_mend_it() {
     let bench = Bench::new().await;
@@ -494,9 +517,12 @@ async fn the_summary_of_a_missing_grant_is_enough_to_mend_it() {
     let statement: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     insta::assert_snapshot!("summary_of_a_missing_grant", crate::output::steady(&ran.summary));
-    bench.lab.world().change_use_statement(&bench.key, |own| *own = statement);
+    bench.change_key(|key| add_as_told(&mut key.policy, &statement));
     let ran = bench.run("apply", &[]).await.green();
     assert_eq!(ran.output("gate"), "holds");
+    // Whoever else could use the key still can.
+    let other = "arn:aws:iam::222222222222:user/no-iam";
+    assert!(bench.lab.world().key_mut(&bench.key).policy.to_string().contains(other));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,12 @@
-//! The statements that a principal needs to use a key across an account border, finished
-//! and ready to paste.
+//! The statements that a principal needs to use a key across an account border, and the states
+//! under it, finished and ready to paste.
+
+mod bucket;
 
 use std::fmt;
 
+pub use bucket::InBucket;
+use bucket::objects;
 use serde_json::{Value, json};
 
 use crate::aws::Caller;
@@ -70,26 +74,20 @@ pub struct StateBucket<'a> {
     pub bucket_keys: Option<bool>,
 }
 
-/// Where hardened statements hold: through S3, and for these states and their locks only. A
-/// name that ends in `/` stands for all below it. More states than a policy has room for
-/// become the bucket.
+/// Where hardened statements hold: through S3, and for these states and their locks only.
 ///
 /// With S3 Bucket Keys the encryption context is the bucket's ARN, whatever the object (S3
 /// User Guide, "Reducing the cost of SSE-KMS with Amazon S3 Bucket Keys"). So that ARN is
 /// named, too, unless they are known to be off.
 fn through_s3(partition: &str, region: &str, bucket: StateBucket<'_>, states: &[String]) -> Value {
-    const NAMED: usize = 20;
-    let whole = format!("arn:{partition}:s3:::{}", bucket.name);
-    let of_state = |state: &String| match state.ends_with('/') {
-        true => vec![format!("{whole}/{state}*")],
-        false => vec![format!("{whole}/{state}"), format!("{whole}/{state}{LOCK_SUFFIX}")],
+    let with_lock = |object: String| match object.ends_with('*') {
+        true => vec![object],
+        false => vec![object.clone(), format!("{object}{LOCK_SUFFIX}")],
     };
-    let mut arns: Vec<String> = match states {
-        few if !few.is_empty() && few.len() <= NAMED => few.iter().flat_map(of_state).collect(),
-        _ => vec![format!("{whole}/*")],
-    };
+    let objects = objects(partition, bucket.name, states);
+    let mut arns: Vec<String> = objects.into_iter().flat_map(with_lock).collect();
     if bucket.bucket_keys != Some(false) {
-        arns.push(whole);
+        arns.push(format!("arn:{partition}:s3:::{}", bucket.name));
     }
     let host = match partition {
         "aws-cn" => "amazonaws.com.cn",
@@ -266,6 +264,15 @@ impl Grant<'_> {
     }
 }
 
+/// A Sid for one principal's statement, in a policy that may have the same for others: letters
+/// and digits (IAM User Guide, "IAM JSON policy elements: Sid").
+fn sid(purpose: &str, principal: &str) -> String {
+    let account = principal.split(':').nth(4).unwrap_or_default();
+    let name = principal.rsplit('/').next().unwrap_or_default();
+    let name = name.chars().filter(char::is_ascii_alphanumeric);
+    std::iter::once(purpose).chain([account]).flat_map(str::chars).chain(name).collect()
+}
+
 /// A policy of these statements.
 fn document(statements: &[Value]) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
@@ -310,12 +317,9 @@ pub fn of_deploy(
 /// added to one key policy.
 pub fn of_reader(role: &str, key: &KeyArn, sides: Sides) -> String {
     let account = role.split(':').nth(4).unwrap_or_default();
-    let name = role.rsplit('/').next().unwrap_or_default();
-    // IAM User Guide, "IAM JSON policy elements: Sid": letters and digits.
-    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let actions = ["kms:Decrypt", "kms:DescribeKey"];
     let in_key_policy = json!({
-        "Sid": format!("StateReaderUse{account}{name}"),
+        "Sid": sid("StateReaderUse", role),
         "Effect": "Allow",
         "Principal": { "AWS": role },
         "Action": actions,

@@ -34,6 +34,9 @@ pub struct Width {
     pub own_account: bool,
 }
 
+/// A statement without a name.
+const UNNAMED: &str = "(without Sid)";
+
 /// A policy's statements.
 #[derive(Debug, Clone)]
 pub struct Policy(Vec<Value>);
@@ -69,6 +72,18 @@ impl Policy {
             }
         }
         if doubt && reach == Reach::Allowed { Reach::Perhaps } else { reach }
+    }
+
+    /// The statement without conditions that denies an action to a principal.
+    pub fn denied_by(&self, action: &str, who: &Principal) -> Option<String> {
+        let denies = |statement: &&Value| {
+            statement["Effect"] == "Deny"
+                && statement.get("Condition").is_none()
+                && covers(statement, action)
+                && names(statement, who) == Named::Yes
+        };
+        let sid = |statement: &Value| statement["Sid"].as_str().unwrap_or(UNNAMED).to_owned();
+        self.0.iter().find(denies).map(sid)
     }
 
     /// Who may decrypt beside those who should.
@@ -125,7 +140,7 @@ impl Policy {
             if !concerned || named == Named::No {
                 continue;
             }
-            let id = statement["Sid"].as_str().unwrap_or("(without Sid)").to_owned();
+            let id = statement["Sid"].as_str().unwrap_or(UNNAMED).to_owned();
             match (conditions_hold(&statement["Condition"], headers), named) {
                 (Some(true), Named::Yes) => hits.push(Ok(id)),
                 (Some(false), _) => {}

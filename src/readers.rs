@@ -4,9 +4,9 @@
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{Aws, AwsError, Bucket, DryRun, Kind};
+use crate::aws::{Aws, AwsError, DryRun, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::grants;
+use crate::grants::{self, InBucket};
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
 use crate::principal::Principal;
@@ -88,10 +88,10 @@ impl Trial<'_> {
                         Err(get) if get.kind == Kind::Denied => {
                             match some_bucket.head(&state).await {
                                 Ok(_) => Tried::Shut(get),
-                                Err(head) => Tried::of_s3(self, some_bucket, &state, head),
+                                Err(head) => Tried::of_s3(self, role, &state, head),
                             }
                         }
-                        Err(error) => Tried::of_s3(self, some_bucket, &state, error),
+                        Err(error) => Tried::of_s3(self, role, &state, error),
                     };
                 }
                 let context = crate::preflight::context(
@@ -105,7 +105,7 @@ impl Trial<'_> {
                 );
                 match (head, decrypt) {
                     (Err(error), _) if error.kind != Kind::NotFound => {
-                        Tried::of_s3(self, some_bucket, &state, error)
+                        Tried::of_s3(self, role, &state, error)
                     }
                     (_, DryRun::Allowed) => Tried::WouldDecrypt,
                     (_, DryRun::Refused(error)) => Tried::Refused(error),
@@ -143,6 +143,25 @@ impl Trial<'_> {
                 reader => reader,
             },
         }
+    }
+
+    /// What a reader may lack in S3.
+    fn in_bucket(&self, role: &str) -> String {
+        let states: Vec<String> = self.states.iter().map(|(state, _)| state.clone()).collect();
+        let (bucket, owner) = self.bucket;
+        let partition = self.key.partition();
+        let (writes, locks, acl) = (false, false, false);
+        let needs = InBucket {
+            principal: role,
+            partition,
+            bucket,
+            owner,
+            states: &states,
+            writes,
+            locks,
+            acl,
+        };
+        needs.remedy()
     }
 
     /// Which side refuses, as far as there is evidence: the key policy, then what IAM says
@@ -195,16 +214,12 @@ enum Tried {
 
 impl Tried {
     /// What stands in the way in S3, where a state that is not there does not.
-    fn of_s3(trial: &Trial<'_>, bucket: &Bucket, state: &str, error: AwsError) -> Self {
+    fn of_s3(trial: &Trial<'_>, role: &str, state: &str, error: AwsError) -> Self {
         match error.kind {
             Kind::NotFound => Self::WouldDecrypt,
             Kind::Denied => Self::Settled(Reader::LockedOut {
                 why: format!("S3 refuses it `{state}` ({error})"),
-                remedy: format!(
-                    "Grant s3:GetObject on arn:{}:s3:::{}/{state}",
-                    trial.key.partition(),
-                    bucket.name()
-                ),
+                remedy: trial.in_bucket(role),
             }),
             _ => Self::Settled(Reader::Unknown(error.to_string())),
         }

@@ -33,6 +33,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 pub use bucket_settings::{Replication, Settings};
 pub use error::{AwsError, Kind, classify};
+pub use iam::{Lack, NotAllowed};
 pub use key_admin::{Grant, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{

@@ -20,6 +20,7 @@ mod objects;
 mod output;
 mod perils;
 mod readers;
+mod refusals;
 mod round_trips;
 mod topologies;
 

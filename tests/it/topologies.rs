@@ -252,6 +252,14 @@ async fn the_hardened_statements_are_enough_as_they_are() {
         });
         let ran = bench.run("apply", &[]).await.green();
         assert_eq!((ran.output("rekeyed"), ran.output("gate")), ("2", "holds"), "{}", ran.log);
+        // IAM's simulation knows no value for these conditions: that is no lack.
+        let asks = json!({ "Statement": [{ "Effect": "Allow", "Resource": "*",
+            "Action": ["iam:SimulatePrincipalPolicy", "sts:GetFederationToken"] }] });
+        bench.lab.world().change_policies("deploy", |policies| policies.push(asks.clone()));
+        let _ = bench.run_unset("rollback", &[("INPUT_PROBE", "off")]).await.green();
+        let ran = bench.run("apply", &[]).await.green();
+        assert_eq!((ran.output("rekeyed"), ran.check("grant-iam-policy")), ("2", "warn"));
+        assert!(ran.report.to_string().contains("simulation does not tell"), "{}", ran.log);
         // And nothing else: another object's context does not do.
         let (statement, other) = (of_key.to_string(), format!("{BUCKET}/production-elsewhere"));
         assert!(!statement.contains(&other) && !statement.contains("production*"), "{statement}");

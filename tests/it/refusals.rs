@@ -148,8 +148,9 @@ const ROWS: &[Row] = &[
         who: "deploy",
         arrange: |_| "alias/cabal-tf-state-production".into(),
         reason: "invalid-input",
-        checks: &[],
-        says: &["is an alias"],
+        checks: &["key-arn=fail"],
+        // As the deploy principal's account has none of that name.
+        says: &["is an alias", "Mend the input"],
         silent: &[],
     },
     Row {

@@ -316,23 +316,40 @@ pub fn of_deploy(
 /// The same for a role that only reads. Each reader has a Sid of its own, since several may be
 /// added to one key policy.
 pub fn of_reader(role: &str, key: &KeyArn, sides: Sides) -> String {
-    let account = role.split(':').nth(4).unwrap_or_default();
     let actions = ["kms:Decrypt", "kms:DescribeKey"];
+    of_role(role, key, sides, &actions, ("StateReaderUse", "TerraformStateKmsRead"))
+}
+
+/// The same for the role that S3 replicates as (S3 User Guide, "Replicating encrypted objects":
+/// kms:Decrypt on the source's key).
+pub fn of_replication(role: &str, key: &KeyArn, sides: Sides) -> String {
+    let names = ("StateReplication", "TerraformStateKmsReplication");
+    of_role(role, key, sides, &["kms:Decrypt"], names)
+}
+
+/// `names`: the Sid in the key policy, and what the IAM policy is for.
+fn of_role(
+    role: &str,
+    key: &KeyArn,
+    sides: Sides,
+    actions: &[&str],
+    (name, purpose): (&str, &str),
+) -> String {
+    let account = role.split(':').nth(4).unwrap_or_default();
     let in_key_policy = json!({
-        "Sid": sid("StateReaderUse", role),
+        "Sid": sid(name, role),
         "Effect": "Allow",
         "Principal": { "AWS": role },
         "Action": actions,
         "Resource": "*",
     });
     let in_iam_policy = json!({
-        "Sid": "TerraformStateKmsRead",
+        "Sid": purpose,
         "Effect": "Allow",
         "Action": actions,
         "Resource": key.as_str(),
     });
     let variants = vec![variant("Plain", in_key_policy, in_iam_policy)];
-    let purpose = "TerraformStateKmsRead";
     Grant { principal: role, account, key, sides, purpose, variants, guessed: false }.text()
 }
 

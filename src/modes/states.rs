@@ -183,7 +183,9 @@ impl Run<'_> {
             report.checks.push(check);
             refusals.extend(refusal);
             if let Some(evidence) = &looked.evidence.key {
-                report.checks.push(doctor::key_policy(key, &evidence.policy));
+                let caller = looked.evidence.caller.as_ref().ok();
+                let account = caller.map(|caller| caller.account.as_str());
+                report.checks.push(doctor::key_policy(key, &evidence.policy, account));
             }
         }
         let writes = plan.rekeys().next().is_some();
@@ -196,9 +198,12 @@ impl Run<'_> {
             let versions = (0..states.len()).any(|at| has_version(&looked.survey, at, false));
             let caller = looked.evidence.caller.as_ref().ok();
             let owner = request.bucket_owner.as_deref();
+            let key_policy = looked.evidence.key_policy();
             let subject = Subject {
                 goal,
+                key_policy: key_policy.as_ref(),
                 bucket: &request.bucket,
+                partition: looked.partition(goal),
                 states: &states,
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),

@@ -1,10 +1,13 @@
 //! What the bucket's settings and the key policy mean for states under a key. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::aws::{AwsError, ServerSide, Settings};
 use crate::check::{Check, CheckId, Status};
+use crate::grants::{self, Sides};
 use crate::names::{KeyArn, LOCK_SUFFIX, printable, some_of};
 use crate::plan::Goal;
-use crate::policies::Policy;
+use crate::policies::{Policy, Reach};
 use crate::principal::Principal;
 
 /// What the checks are about.
@@ -14,6 +17,8 @@ pub struct Subject<'a> {
     pub goal: &'a Goal,
     /// The bucket's name.
     pub bucket: &'a str,
+    /// Its partition: `aws`, `aws-cn`, …
+    pub partition: &'a str,
     /// The states' object keys.
     pub states: &'a [String],
     /// Terraform takes a lock object beside each state.
@@ -26,15 +31,17 @@ pub struct Subject<'a> {
     pub version_ids: bool,
     /// Who writes, where that is known.
     pub writer: Option<&'a Principal>,
+    /// The wanted key's policy, where it may be read.
+    pub key_policy: Option<&'a Policy>,
 }
 
 /// The checks on the bucket's settings. A setting that may not be read is `unknown`, with
 /// the action that is missing.
 pub fn bucket_checks(settings: &Settings, subject: &Subject<'_>) -> Vec<Check> {
     vec![
-        versioning(&settings.versioning, subject.version_ids),
+        versioning(&settings.versioning, subject),
         default_encryption(&settings.encryption, subject.goal),
-        public_access(&settings.public_access_blocked),
+        public_access(&settings.public_access_blocked, subject.bucket),
         bucket_policy(&settings.policy, subject),
         replication(settings, subject),
         object_lock(&settings.object_lock, subject.goal),
@@ -47,15 +54,16 @@ fn unknown(id: CheckId, error: &AwsError) -> Check {
     Check::new(id, Status::Unknown, format!("unknown (needs {}; {code})", error.operation))
 }
 
-fn versioning(on: &Result<bool, AwsError>, version_ids: bool) -> Check {
+fn versioning(on: &Result<bool, AwsError>, subject: &Subject<'_>) -> Check {
     let id = CheckId::BucketVersioning;
     match on {
-        Err(_) if version_ids => Check::new(id, Status::Pass, "the states have version ids"),
+        Err(_) if subject.version_ids => Check::new(id, Status::Pass, "the states have version ids"),
         Ok(true) => Check::new(id, Status::Pass, "versioning is on"),
-        Ok(false) => Check::new(id, Status::Warn, "versioning is off").remedy(
-            "A state that is overwritten by mistake cannot be brought back: aws s3api \
-             put-bucket-versioning --versioning-configuration Status=Enabled --bucket …",
-        ),
+        Ok(false) => Check::new(id, Status::Warn, "versioning is off").remedy(format!(
+            "A state that is overwritten by mistake cannot be brought back: aws s3api put-bucket-versioning \
+             --bucket {} --versioning-configuration Status=Enabled",
+            subject.bucket
+        )),
         Err(error) => unknown(id, error),
     }
 }
@@ -94,14 +102,14 @@ fn default_encryption(default: &Result<(ServerSide, bool), AwsError>, goal: &Goa
     }
 }
 
-fn public_access(blocked: &Result<bool, AwsError>) -> Check {
+fn public_access(blocked: &Result<bool, AwsError>, bucket: &str) -> Check {
     let id = CheckId::BucketPublicAccess;
     match blocked {
         Ok(true) => Check::new(id, Status::Pass, "public access is blocked"),
-        Ok(false) => Check::new(id, Status::Warn, "not all four blocks of public access are on").remedy(
-            "aws s3api put-public-access-block --public-access-block-configuration \
-             BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true --bucket …",
-        ),
+        Ok(false) => Check::new(id, Status::Warn, "not all four blocks of public access are on").remedy(format!(
+            "aws s3api put-public-access-block --bucket {bucket} --public-access-block-configuration \
+             BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true"
+        )),
         Err(error) => unknown(id, error),
     }
 }
@@ -117,7 +125,6 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
     let Some(policy) = Policy::parse(text) else {
         return Check::new(id, Status::Unknown, "it could not be read as a policy");
     };
-    let partition = subject.goal.key().map_or("aws", KeyArn::partition);
     let mut sent = Vec::new();
     match subject.goal {
         Goal::Under(key) => {
@@ -133,7 +140,7 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
         let mut keys = vec![state.clone()];
         keys.extend(subject.locks.then(|| format!("{state}{LOCK_SUFFIX}")));
         for key in keys {
-            let resource = format!("arn:{partition}:s3:::{}/{key}", subject.bucket);
+            let resource = format!("arn:{}:s3:::{}/{key}", subject.partition, subject.bucket);
             for hit in policy.denies_write(&resource, &sent, subject.writer) {
                 match hit {
                     Ok(statement) => {
@@ -167,20 +174,21 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
 
 fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {
     let id = CheckId::Replication;
-    let rules = match &settings.replication {
-        Ok(rules) => rules,
+    let found = match &settings.replication {
+        Ok(found) => found,
         Err(error) => return unknown(id, error),
     };
-    let concerned: Vec<_> = rules
+    let concerned: Vec<_> = found
+        .rules
         .iter()
         .filter(|rule| subject.states.iter().any(|state| state.starts_with(&rule.prefix)))
         .collect();
     let lacking: Vec<String> =
         concerned.iter().filter(|rule| !rule.takes_kms).map(|rule| printable(&rule.id)).collect();
-    if concerned.is_empty() {
-        Check::new(id, Status::Pass, "no rule concerns the states")
-    } else if subject.goal.key().is_some() && !lacking.is_empty() {
-        Check::new(
+    match subject.goal.key() {
+        _ if concerned.is_empty() => Check::new(id, Status::Pass, "no rule concerns the states"),
+        None => Check::new(id, Status::Pass, "no key is asked for"),
+        Some(_) if !lacking.is_empty() => Check::new(
             id,
             Status::Warn,
             format!("objects under KMS keys are left out by the rules {}", lacking.join(", ")),
@@ -188,9 +196,58 @@ fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {
         .remedy(
             "Re-keyed states will no longer replicate. Set SourceSelectionCriteria.SseKmsEncryptedObjects and \
              a ReplicaKmsKeyID, and grant the replication role kms:Decrypt on this key and kms:Encrypt on the replica's",
-        )
-    } else {
-        Check::new(id, Status::Pass, "the rules take objects under KMS keys")
+        ),
+        Some(key) => replicates(&found.role, key, subject.key_policy),
+    }
+}
+
+/// Whether the role that S3 replicates as may decrypt under the key. Without that a state under it
+/// stays behind, and only its replication status says so.
+fn replicates(role: &str, key: &KeyArn, policy: Option<&Policy>) -> Check {
+    const NEEDED: &str = "kms:Decrypt";
+    let id = CheckId::Replication;
+    let who = Principal::of_arn(role);
+    let shown = printable(role);
+    let begin = "the rules take objects under KMS keys";
+    let check = |status, evidence: String, key_policy| {
+        let sides = Sides { key_policy, iam: None };
+        Check::new(id, status, format!("{begin}; {evidence}"))
+            .remedy(grants::of_replication(role, key, sides))
+    };
+    let Some(policy) = policy else {
+        let evidence = format!("whether {shown} may decrypt under the key is not known");
+        return check(Status::Unknown, evidence, None);
+    };
+    if let Some(sid) = policy.denied_by(NEEDED, &who) {
+        let sid = printable(&sid);
+        return Check::new(id, Status::Warn, format!("the key policy denies {shown} {NEEDED}"))
+            .remedy(format!("Except that role in the statement {sid} of the key policy of {key}"));
+    }
+    match policy.reach(NEEDED, &who) {
+        Reach::Not => check(
+            Status::Warn,
+            format!(
+                "the key policy does not let {shown} decrypt, so states under it will not replicate"
+            ),
+            Some(false),
+        ),
+        Reach::Perhaps => check(
+            Status::Unknown,
+            format!("the key policy lets {shown} decrypt under conditions that are not followed"),
+            None,
+        ),
+        Reach::Allowed if who.account == key.account() && policy.names_itself(NEEDED, &who) => {
+            Check::new(
+                id,
+                Status::Pass,
+                format!("{begin}, and the key policy lets {shown} decrypt"),
+            )
+        }
+        Reach::Allowed => check(
+            Status::Unknown,
+            format!("the key policy leaves it to the IAM policies of {shown}, which are not known"),
+            Some(true),
+        ),
     }
 }
 
@@ -229,10 +286,25 @@ fn ownership(acls_off: &Result<bool, AwsError>, subject: &Subject<'_>) -> Check 
 }
 
 /// Is the key policy wider than the states' gate can be?
-pub fn key_policy(key: &KeyArn, policy: &Result<String, AwsError>) -> Check {
+///
+/// `account`: the principal's, where that is known.
+pub fn key_policy(key: &KeyArn, policy: &Result<String, AwsError>, account: Option<&str>) -> Check {
     let id = CheckId::KeyPolicy;
     let text = match policy {
         Ok(text) => text,
+        // KMS Developer Guide, "Allowing users in other accounts to use a KMS key": not across
+        // accounts.
+        Err(_) if account.is_some_and(|account| account != key.account()) => {
+            let owner = key.account();
+            return Check::new(
+                id,
+                Status::Unknown,
+                format!("unknown: KMS shows a key policy within the key's account {owner} only"),
+            )
+            .remedy(format!(
+                "Run mode `verify` with credentials of account {owner} that have kms:GetKeyPolicy"
+            ));
+        }
         Err(error) => return unknown(id, error),
     };
     let Some(policy) = Policy::parse(text) else {
@@ -240,16 +312,22 @@ pub fn key_policy(key: &KeyArn, policy: &Result<String, AwsError>) -> Check {
     };
     let width = policy.width(key);
     let narrow = "Name single principals: arn:aws:iam::ACCOUNT:role/NAME";
-    if width.everyone {
-        return Check::new(id, Status::Fail, "everyone may decrypt (Principal *, no condition)")
-            .remedy(narrow);
+    if !width.everyone.is_empty() {
+        let how = decrypt(&width.everyone);
+        return Check::new(
+            id,
+            Status::Fail,
+            format!("everyone may {how} (Principal *, no condition)"),
+        )
+        .remedy(narrow);
     }
     let mut wide = Vec::new();
-    if width.everyone_if {
-        wide.push("everyone may decrypt under conditions (Principal *)".to_owned());
+    if !width.everyone_if.is_empty() {
+        let how = decrypt(&width.everyone_if);
+        wide.push(format!("everyone may {how} under conditions (Principal *)"));
     }
-    if !width.accounts.is_empty() {
-        wide.push(format!("whole accounts may decrypt: {}", width.accounts.join(", ")));
+    for (account, ways) in &width.accounts {
+        wide.push(format!("the whole account {account} may {}", decrypt(ways)));
     }
     if !width.remnants.is_empty() {
         let ids: Vec<String> = width.remnants.iter().map(|id| printable(id)).collect();
@@ -268,6 +346,15 @@ pub fn key_policy(key: &KeyArn, policy: &Result<String, AwsError>) -> Check {
     } else {
         Check::new(id, Status::Warn, format!("{}{own}", wide.join("; "))).remedy(narrow)
     }
+}
+
+/// How these actions lead to decrypting.
+fn decrypt(ways: &BTreeSet<&'static str>) -> String {
+    if ways.contains("kms:Decrypt") {
+        return "decrypt".to_owned();
+    }
+    let ways: Vec<&str> = ways.iter().copied().collect();
+    format!("get to decrypt by {}", ways.join(", "))
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
-//! The statements that a principal needs to use a key across an account border, finished
-//! and ready to paste.
+//! The statements that a principal needs to use a key across an account border, and the states
+//! under it, finished and ready to paste.
+
+mod bucket;
 
 use std::fmt;
 
+pub use bucket::InBucket;
+use bucket::objects;
 use serde_json::{Value, json};
 
 use crate::aws::Caller;
@@ -70,26 +74,20 @@ pub struct StateBucket<'a> {
     pub bucket_keys: Option<bool>,
 }
 
-/// Where hardened statements hold: through S3, and for these states and their locks only. A
-/// name that ends in `/` stands for all below it. More states than a policy has room for
-/// become the bucket.
+/// Where hardened statements hold: through S3, and for these states and their locks only.
 ///
 /// With S3 Bucket Keys the encryption context is the bucket's ARN, whatever the object (S3
 /// User Guide, "Reducing the cost of SSE-KMS with Amazon S3 Bucket Keys"). So that ARN is
 /// named, too, unless they are known to be off.
 fn through_s3(partition: &str, region: &str, bucket: StateBucket<'_>, states: &[String]) -> Value {
-    const NAMED: usize = 20;
-    let whole = format!("arn:{partition}:s3:::{}", bucket.name);
-    let of_state = |state: &String| match state.ends_with('/') {
-        true => vec![format!("{whole}/{state}*")],
-        false => vec![format!("{whole}/{state}"), format!("{whole}/{state}{LOCK_SUFFIX}")],
+    let with_lock = |object: String| match object.ends_with('*') {
+        true => vec![object],
+        false => vec![object.clone(), format!("{object}{LOCK_SUFFIX}")],
     };
-    let mut arns: Vec<String> = match states {
-        few if !few.is_empty() && few.len() <= NAMED => few.iter().flat_map(of_state).collect(),
-        _ => vec![format!("{whole}/*")],
-    };
+    let objects = objects(partition, bucket.name, states);
+    let mut arns: Vec<String> = objects.into_iter().flat_map(with_lock).collect();
     if bucket.bucket_keys != Some(false) {
-        arns.push(whole);
+        arns.push(format!("arn:{partition}:s3:::{}", bucket.name));
     }
     let host = match partition {
         "aws-cn" => "amazonaws.com.cn",
@@ -152,25 +150,6 @@ pub fn hardened_iam_statements(key: &KeyArn, bucket: StateBucket<'_>, states: &[
     ])
 }
 
-/// The hardened statements that may be missing, with where they go.
-pub fn hardened(
-    caller: Option<&Caller>,
-    key: &KeyArn,
-    sides: Sides,
-    bucket: StateBucket<'_>,
-    states: &[String],
-) -> String {
-    let principal = named(caller);
-    let account = caller.map_or("its own account", |caller| caller.account.as_str());
-    let about = about_bucket_keys(bucket).map(|about| format!("; {about}")).unwrap_or_default();
-    let (partition, region) = (key.partition(), key.region());
-    let of_key =
-        hardened_statements(std::slice::from_ref(&principal), partition, region, bucket, states);
-    let of_iam = hardened_iam_statements(key, bucket, states);
-    let statements = texts(&principal, account, key, sides, &of_key, &of_iam);
-    format!("Or, hardened (through S3 only, and for these states only{about}):\n{statements}")
-}
-
 /// What is to be said of the hardened statements, where S3 Bucket Keys may be on.
 pub fn about_bucket_keys(bucket: StateBucket<'_>) -> Option<&'static str> {
     match bucket.bucket_keys {
@@ -186,126 +165,234 @@ pub fn about_bucket_keys(bucket: StateBucket<'_>) -> Option<&'static str> {
     }
 }
 
-/// The statements that are missing on the sides that are not known to grant, with where
-/// they go.
-pub fn statements(caller: Option<&Caller>, key: &KeyArn, sides: Sides) -> String {
-    let principal = named(caller);
-    let account = caller.map_or("its own account", |caller| caller.account.as_str());
-    let mut text = texts(
-        &principal,
-        account,
-        key,
-        sides,
-        &key_policy_statement(std::slice::from_ref(&principal)),
-        &iam_policy_statement(key),
-    );
-    text.push('\n');
-    text.push_str(&how(&principal, account, key, sides));
-    if caller.is_some_and(|caller| caller.principal.guessed) {
-        text.push_str(
-            "\nIf the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
-             or AWS_ROLE_ARN tells this action)",
-        );
-    }
-    text
-}
-
-/// What a role that only reads needs of the key.
-const READ: [&str; 2] = ["kms:Decrypt", "kms:DescribeKey"];
-
-fn reader_in_key_policy(role: &str) -> Value {
-    json!({
-        "Sid": "StateReaderUse",
-        "Effect": "Allow",
-        "Principal": { "AWS": role },
-        "Action": READ,
-        "Resource": "*",
-    })
-}
-
-fn reader_in_iam_policy(key: &KeyArn) -> Value {
-    json!({
-        "Sid": "TerraformStateKmsRead",
-        "Effect": "Allow",
-        "Action": READ,
-        "Resource": key.as_str(),
-    })
-}
-
-/// The statements of [`reader_statements`], each with the side that it is for.
-pub fn reader_documents(role: &str, key: &KeyArn, sides: Sides) -> Vec<(&'static str, Value)> {
-    let of_key = (sides.key_policy != Some(true)).then(|| reader_in_key_policy(role));
-    let of_iam = (sides.iam != Some(true)).then(|| reader_in_iam_policy(key));
-    let (of_key, of_iam) =
-        (of_key.map(|one| ("key-policy", one)), of_iam.map(|one| ("iam-policy", one)));
-    of_key.into_iter().chain(of_iam).collect()
-}
-
-/// The same as [`statements`] for a role that only reads.
-pub fn reader_statements(role: &str, key: &KeyArn, sides: Sides) -> String {
-    let (in_key_policy, in_iam_policy) = (reader_in_key_policy(role), reader_in_iam_policy(key));
-    let account = role.split(':').nth(4).unwrap_or_default();
-    let statements = texts(role, account, key, sides, &in_key_policy, &in_iam_policy);
-    format!("{statements}\n{}", how(role, account, key, sides))
-}
-
-fn texts(
-    principal: &str,
-    account: &str,
-    key: &KeyArn,
+/// A grant that a principal lacks, and how it is made.
+struct Grant<'a> {
+    principal: &'a str,
+    account: &'a str,
+    key: &'a KeyArn,
     sides: Sides,
-    in_key_policy: &Value,
-    in_iam_policy: &Value,
-) -> String {
-    let mut parts = Vec::new();
-    if sides.key_policy != Some(true) {
-        let owner = key.account();
-        parts.push(format!("In the key policy of {key} (account {owner}):\n{in_key_policy:#}"));
-    }
-    if sides.iam != Some(true) {
-        parts.push(format!(
-            "In the IAM policy of {principal} (account {account}):\n{in_iam_policy:#}"
-        ));
-    }
-    parts.join("\n")
+    /// What the policy on the IAM side is for: it replaces one of the same name, so that this and
+    /// the key's id are its name.
+    purpose: &'a str,
+    /// The statements, in one or more variants.
+    variants: Vec<Variant>,
+    /// The principal's ARN may lack the role's path.
+    guessed: bool,
 }
 
-/// How what [`texts`] prints gets to its place: the commands, each to be run with credentials
-/// of the account that is named.
-fn how(principal: &str, account: &str, key: &KeyArn, sides: Sides) -> String {
-    let mut parts = Vec::new();
-    if sides.key_policy != Some(true) {
+/// One way to grant it.
+struct Variant {
+    title: String,
+    of_key: Vec<Value>,
+    of_iam: Vec<Value>,
+}
+
+/// The elements of a "Statement" list.
+fn elements(statements: &[Value]) -> String {
+    let all: Vec<String> = statements.iter().map(|one| format!("{one:#}")).collect();
+    all.join(",\n")
+}
+
+impl Grant<'_> {
+    /// Where what goes, for the sides that are not known to grant. Each side by itself is enough
+    /// to mend it.
+    fn text(&self) -> String {
+        let mut parts = Vec::new();
+        let own = self.account == self.key.account();
+        let both = self.sides.key_policy != Some(true) && self.sides.iam != Some(true);
+        if both && own {
+            parts.push(
+                "Key and principal are in one account: there the key policy's side is enough"
+                    .to_owned(),
+            );
+        } else if both {
+            parts.push("Both sides have to grant it; what is there already stays".to_owned());
+        }
+        if self.variants.len() > 1 {
+            parts.push("Take ONE variant, the same on each side".to_owned());
+        }
+        if self.sides.key_policy != Some(true) {
+            parts.push(self.in_key_policy());
+        }
+        if self.sides.iam != Some(true) {
+            parts.push(self.in_iam_policy());
+        }
+        if self.guessed {
+            let path = "If the role has a path, put it into its ARN: a session does not show it (`deploy-principals` \
+                        or AWS_ROLE_ARN tells this action)";
+            parts.push(path.to_owned());
+        }
+        parts.push("Then run again".to_owned());
+        parts.join("\n\n")
+    }
+
+    fn in_key_policy(&self) -> String {
+        let key = self.key;
         let (owner, region) = (key.account(), key.region());
-        parts.push(format!(
-            "To change the key policy, in account {owner}: take the policy there is, add what is above to its \
-             \"Statement\" list, put it back\n\
+        let way = format!(
+            "In the key policy of {key}, with credentials of account {owner}: take the policy there is, add what \
+             is below to its \"Statement\" list, put it back. Where a statement of the same Sid is there \
+             already, put principal and actions into that one, or, if its \"Condition\" is another one, give the new \
+             one another Sid: the Sids of a policy have to differ\n\
              aws kms get-key-policy --region {region} --key-id {key} --policy-name default --query Policy \
              --output text > key-policy.json\n\
              aws kms put-key-policy --region {region} --key-id {key} --policy-name default --policy \
              file://key-policy.json"
+        );
+        self.with_variants(way, |variant| elements(&variant.of_key))
+    }
+
+    fn in_iam_policy(&self) -> String {
+        let name = format!("{}-{}", self.purpose, self.key.id());
+        let put =
+            put_policy(self.principal, &name).unwrap_or_else(|| "in IAM's console".to_owned());
+        let way = format!(
+            "In the IAM policy of {}, with credentials of account {}: as a policy of its own, with what is below \
+             as iam-policy.json\n{put}",
+            self.principal, self.account
+        );
+        self.with_variants(way, |variant| format!("{:#}", document(&variant.of_iam)))
+    }
+
+    fn with_variants(&self, way: String, text: impl Fn(&Variant) -> String) -> String {
+        let one = self.variants.len() == 1;
+        let shown = self.variants.iter().map(|variant| match one {
+            true => text(variant),
+            false => format!("{}:\n{}", variant.title, text(variant)),
+        });
+        std::iter::once(way).chain(shown).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A Sid for one principal's statement, in a policy that may have the same for others: letters
+/// and digits (IAM User Guide, "IAM JSON policy elements: Sid").
+fn sid(purpose: &str, principal: &str) -> String {
+    let account = principal.split(':').nth(4).unwrap_or_default();
+    let name = principal.rsplit('/').next().unwrap_or_default();
+    let name = name.chars().filter(char::is_ascii_alphanumeric);
+    std::iter::once(purpose).chain([account]).flat_map(str::chars).chain(name).collect()
+}
+
+/// A policy of these statements.
+fn document(statements: &[Value]) -> Value {
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+fn variant(title: &str, of_key: Value, of_iam: Value) -> Variant {
+    let list = |value| match value {
+        Value::Array(all) => all,
+        one => vec![one],
+    };
+    Variant { title: title.to_owned(), of_key: list(of_key), of_iam: list(of_iam) }
+}
+
+/// What the deploy principal lacks on the sides that are not known to grant: as the runbook has
+/// it, and, where the bucket and its states are given, hardened.
+pub fn of_deploy(
+    caller: Option<&Caller>,
+    key: &KeyArn,
+    sides: Sides,
+    hardened: Option<(StateBucket<'_>, &[String])>,
+) -> String {
+    let principal = named(caller);
+    let account = caller.map_or("its own account", |caller| caller.account.as_str());
+    let names = std::slice::from_ref(&principal);
+    let mut variants =
+        vec![variant("Plain", key_policy_statement(names), iam_policy_statement(key))];
+    if let Some((bucket, states)) = hardened {
+        let about = about_bucket_keys(bucket).map(|about| format!("; {about}")).unwrap_or_default();
+        let (partition, region) = (key.partition(), key.region());
+        variants.push(variant(
+            &format!("Hardened (through S3 only, and for these states only{about})"),
+            hardened_statements(names, partition, region, bucket, states),
+            hardened_iam_statements(key, bucket, states),
         ));
     }
-    if sides.iam != Some(true) {
-        let put = put_policy(principal).unwrap_or_else(|| "in IAM's console".to_owned());
-        parts.push(format!(
-            "To change the IAM policy, in account {account}: as a policy of its own, with what is above as \
-             iam-policy.json inside {{\"Version\": \"2012-10-17\", \"Statement\": [ … ]}}\n{put}"
-        ));
+    let purpose = "TerraformStateKms";
+    let guessed = caller.is_some_and(|caller| caller.principal.guessed);
+    Grant { principal: &principal, account, key, sides, purpose, variants, guessed }.text()
+}
+
+/// What a role is given on one key.
+struct RoleGrant {
+    /// Its Sid in a key policy.
+    sid: &'static str,
+    /// What the policy on the IAM side is for.
+    purpose: &'static str,
+    actions: &'static [&'static str],
+}
+
+const READS: RoleGrant = RoleGrant {
+    sid: "StateReaderUse",
+    purpose: "TerraformStateKmsRead",
+    actions: &["kms:Decrypt", "kms:DescribeKey"],
+};
+
+/// S3 User Guide, "Replicating encrypted objects": kms:Decrypt on the source's key.
+const REPLICATES: RoleGrant = RoleGrant {
+    sid: "StateReplication",
+    purpose: "TerraformStateKmsReplication",
+    actions: &["kms:Decrypt"],
+};
+
+impl RoleGrant {
+    /// For the key policy, where each role has a Sid of its own, since several may be added to one.
+    fn in_key_policy(&self, role: &str) -> Value {
+        json!({
+            "Sid": sid(self.sid, role),
+            "Effect": "Allow",
+            "Principal": { "AWS": role },
+            "Action": self.actions,
+            "Resource": "*",
+        })
     }
-    parts.join("\n")
+
+    fn in_iam_policy(&self, key: &KeyArn) -> Value {
+        json!({
+            "Sid": self.purpose,
+            "Effect": "Allow",
+            "Action": self.actions,
+            "Resource": key.as_str(),
+        })
+    }
+
+    fn text(&self, role: &str, key: &KeyArn, sides: Sides) -> String {
+        let account = role.split(':').nth(4).unwrap_or_default();
+        let variants = vec![variant("Plain", self.in_key_policy(role), self.in_iam_policy(key))];
+        let (principal, purpose) = (role, self.purpose);
+        Grant { principal, account, key, sides, purpose, variants, guessed: false }.text()
+    }
+}
+
+/// The same for a role that only reads.
+pub fn of_reader(role: &str, key: &KeyArn, sides: Sides) -> String {
+    READS.text(role, key, sides)
+}
+
+/// The statements of [`of_reader`], each with the side that it is for.
+pub fn reader_documents(role: &str, key: &KeyArn, sides: Sides) -> Vec<(&'static str, Value)> {
+    let of_key = ("key-policy", sides.key_policy, READS.in_key_policy(role));
+    let of_iam = ("iam-policy", sides.iam, READS.in_iam_policy(key));
+    let missing = [of_key, of_iam].into_iter().filter(|(_, side, _)| *side != Some(true));
+    missing.map(|(name, _, statement)| (name, statement)).collect()
+}
+
+/// The same for the role that S3 replicates as.
+pub fn of_replication(role: &str, key: &KeyArn, sides: Sides) -> String {
+    REPLICATES.text(role, key, sides)
 }
 
 /// The command that gives a user or role a policy of its own. `None`: the ARN is of neither,
 /// or not one to be put into a shell (IAM User Guide, «IAM and AWS STS quotas»: names are
 /// letters, digits and `+=,.@_-`).
-fn put_policy(principal: &str) -> Option<String> {
+fn put_policy(principal: &str, policy: &str) -> Option<String> {
     let (kind, path) = principal.split(':').nth(5)?.split_once('/')?;
     let name = path.rsplit('/').next()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
     let fit = ["role", "user"].contains(&kind) && !name.is_empty() && name.bytes().all(plain);
     fit.then(|| {
         format!(
-            "aws iam put-{kind}-policy --{kind}-name {name} --policy-name TerraformStateKms --policy-document \
+            "aws iam put-{kind}-policy --{kind}-name {name} --policy-name {policy} --policy-document \
              file://iam-policy.json"
         )
     })
@@ -317,67 +404,4 @@ pub fn named(caller: Option<&Caller>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "arn:aws:kms:us-east-1:111111111111:key/5c0ffee1-2222-4333-8444-555555555555";
-
-    #[test]
-    fn only_what_may_be_missing_is_printed() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let text = |key_policy, iam| {
-            let role = "arn:aws:iam::222222222222:role/plan";
-            reader_statements(role, &key, Sides { key_policy, iam })
-        };
-        let both = text(None, None);
-        assert!(both.contains("StateReaderUse") && both.contains("TerraformStateKmsRead"));
-        assert!(!text(Some(true), Some(false)).contains("StateReaderUse"));
-        assert!(!text(Some(false), Some(true)).contains("TerraformStateKmsRead"));
-    }
-
-    #[test]
-    fn the_commands_are_those_of_the_side_that_is_missing() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let role = "arn:aws:iam::222222222222:role/ci/plan";
-        let text = |key_policy, iam| how(role, "222222222222", &key, Sides { key_policy, iam });
-        let (of_key, of_iam) =
-            ("aws kms put-key-policy", "aws iam put-role-policy --role-name plan ");
-        let both = text(None, None);
-        assert!(both.contains(of_key) && both.contains(of_iam), "{both}");
-        assert!(!text(Some(true), Some(false)).contains(of_key));
-        assert!(!text(Some(false), Some(true)).contains(of_iam));
-        let user = put_policy("arn:aws:iam::222222222222:user/terraform");
-        assert!(user.unwrap().starts_with("aws iam put-user-policy --user-name terraform "));
-        for other in [
-            "<DEPLOY_PRINCIPAL_ARN>",
-            "arn:aws:iam::1:root",
-            "arn:aws:iam::1:role/a;b",
-            "a:b:c:d:e:role/",
-        ] {
-            assert_eq!(put_policy(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn the_hardened_variant_names_service_and_states() {
-        let key = KeyArn::parse(KEY).unwrap();
-        let with = |states: &[String], bucket_keys| {
-            let (partition, region) = (key.partition(), key.region());
-            let bucket = StateBucket { name: "b", bucket_keys };
-            hardened_statements(&["p".into()], partition, region, bucket, states).to_string()
-        };
-        let hardened = |states: &[String]| with(states, Some(false));
-        let text = hardened(&["production".into()]);
-        assert!(text.contains("s3.us-east-1.amazonaws.com"));
-        let exact = r#"["arn:aws:s3:::b/production","arn:aws:s3:::b/production.tflock"]"#;
-        assert!(text.contains(exact), "{text}");
-        for bucket_keys in [Some(true), None] {
-            let text = with(&["production".into()], bucket_keys);
-            assert!(text.contains(r#".tflock","arn:aws:s3:::b"]"#), "{text}");
-        }
-        assert!(hardened(&["env:/".into()]).contains(r#"["arn:aws:s3:::b/env:/*"]"#));
-        let many: Vec<String> = (0..5000).map(|n| format!("state-{n}")).collect();
-        let text = hardened(&many);
-        assert!(text.contains(r#"["arn:aws:s3:::b/*"]"#) && text.len() < 2000, "{text}");
-    }
-}
+mod tests;

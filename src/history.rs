@@ -216,7 +216,7 @@ impl History {
     }
 
     /// The check, with the lifecycle rule that ages the exposed versions out.
-    pub fn check(&self, states: &[String]) -> Check {
+    pub fn check(&self, bucket: &str, states: &[String]) -> Check {
         let id = CheckId::History;
         let all = self.versions.len();
         let mut dates: Vec<Option<&str>> =
@@ -255,7 +255,7 @@ impl History {
             evidence.push_str(&format!("; not all is known: {}", some_of(gaps, 5, "; ")));
         }
         match (exposed, complete) {
-            (1.., _) => Check::new(id, Status::Warn, evidence).remedy(lifecycle(states)),
+            (1.., _) => Check::new(id, Status::Warn, evidence).remedy(lifecycle(bucket, states)),
             (0, false) => Check::new(id, Status::Unknown, evidence),
             (0, true) => Check::new(id, Status::Pass, evidence),
         }
@@ -272,10 +272,11 @@ impl History {
 
 /// The rules that let old versions of the states expire, fit for
 /// `aws s3api put-bucket-lifecycle-configuration`.
-pub(crate) fn lifecycle(states: &[String]) -> String {
+pub(crate) fn lifecycle(bucket: &str, states: &[String]) -> String {
+    const SHOWN: usize = 10;
     let rules: Vec<serde_json::Value> = states
         .iter()
-        .take(10)
+        .take(SHOWN)
         .map(|state| {
             serde_json::json!({
                 "ID": format!("expire-old-versions-of-{state}"),
@@ -285,10 +286,16 @@ pub(crate) fn lifecycle(states: &[String]) -> String {
             })
         })
         .collect();
+    let rest = match states.len() {
+        all if all > SHOWN => {
+            format!("; they are of the first {SHOWN} of {all} states, and one is needed for each")
+        }
+        _ => String::new(),
+    };
     format!(
-        "Let them age out. Add these rules to the bucket's own (the call replaces all rules; a prefix also \
-         meets longer keys):\naws s3api put-bucket-lifecycle-configuration --lifecycle-configuration \
-         file://rules.json\n{:#}\nOr re-key them in place: `history: rekey`",
+        "Let them age out. Add these rules to the bucket's own (the call replaces all rules; a prefix also meets \
+         longer keys{rest}):\naws s3api put-bucket-lifecycle-configuration --bucket {bucket} \
+         --lifecycle-configuration file://rules.json\n{:#}\nOr re-key them in place: `history: rekey`",
         serde_json::json!({ "Rules": rules })
     )
 }

@@ -78,20 +78,17 @@ fn as_before(was: &Value, texts: Vec<String>) -> Value {
     }
 }
 
-/// The AWS principals of a statement, an account's id as its root.
+/// The AWS principals of a statement.
 fn principals(statement: &Value) -> Vec<String> {
-    let entries = match &statement["Principal"] {
+    match &statement["Principal"] {
         Value::String(everyone) => vec![everyone.clone()],
         by_kind => texts(&by_kind["AWS"]),
-    };
-    entries.iter().map(|entry| same_account_form(entry)).collect()
+    }
 }
 
-fn same_account_form(entry: &str) -> String {
-    match crate::names::is_account(entry) {
-        true => format!("arn:aws:iam::{entry}:root"),
-        false => entry.to_owned(),
-    }
+/// An account by its id, whichever way and in whichever partition it is named.
+fn same_account_form(entry: &str) -> &str {
+    account_of(entry).unwrap_or(entry)
 }
 
 /// A statement without what has no meaning: its name, the order and the number of lists.
@@ -107,7 +104,10 @@ fn meaning(statement: &Value) -> Value {
                     Value::Object(kinds) => kinds
                         .iter()
                         .map(|(kind, entries)| {
-                            let all = texts(entries).iter().map(|e| same_account_form(e)).collect();
+                            let all = texts(entries)
+                                .iter()
+                                .map(|e| same_account_form(e).to_owned())
+                                .collect();
                             (kind.clone(), json!(sorted(all)))
                         })
                         .collect(),
@@ -177,14 +177,14 @@ pub fn lacking(policy: &Value, wanted: &Value) -> Vec<(String, Vec<String>)> {
 }
 
 /// Whether a statement gives someone at least what the wanted one gives.
-fn gives(statement: &Value, wanted: &Value, who: &String) -> bool {
+fn gives(statement: &Value, wanted: &Value, who: &str) -> bool {
     let (one, needed) = (meaning(statement), meaning(wanted));
     let actions = texts(&one["Action"]);
     let covers = |action: &String| actions.iter().any(|a| a == action || a == "kms:*" || a == "*");
     one["Effect"] == "Allow"
         && one.get("NotAction").is_none()
         && texts(&needed["Action"]).iter().all(covers)
-        && principals(statement).contains(who)
+        && principals(statement).iter().any(|one| same_account_form(one) == same_account_form(who))
         && one["Resource"] == json!(["*"])
         && (one.get("Condition").is_none() || one.get("Condition") == needed.get("Condition"))
 }

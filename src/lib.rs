@@ -10,6 +10,7 @@ pub mod aws;
 pub mod backend;
 pub mod cancel;
 pub mod check;
+pub mod denials;
 pub mod doctor;
 pub mod files;
 pub mod gate;
@@ -38,10 +39,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cancel::{Cancelled, Why};
-use check::{Failure, FailureReason};
+use check::{Check, CheckId, Failure, FailureReason, Status};
 use futures_util::FutureExt;
 use github::{Annotation, Log};
-use inputs::{Environment, Problem, Refused, Request, Runner};
+use inputs::{Environment, Refused, Request, Runner};
 use modes::Run;
 use report::Report;
 
@@ -116,7 +117,14 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
                 ));
             }
         }
-        Err(refused) => report.failures = refusals(&environment, refused).await,
+        Err(refused) => {
+            let about_key: Vec<Failure>;
+            (report.failures, about_key) = refusals(&environment, refused).await;
+            report.checks.extend(about_key.first().map(|failure| {
+                Check::new(CheckId::KeyArn, Status::Fail, failure.message.as_str())
+                    .remedy(failure.remedy.as_str())
+            }));
+        }
     }
     warnings.append(&mut report.warnings);
     report.warnings = warnings;
@@ -186,9 +194,9 @@ fn announcement(request: &Request) -> String {
     )
 }
 
-/// One failure for each problem with the inputs. Where an alias or a bare id was given,
-/// KMS is asked what it stands for.
-async fn refusals(environment: &Environment, refused: Refused) -> Vec<Failure> {
+/// One failure for each problem with the inputs, and those of them that are about the key. Where
+/// an alias or a bare id was given, KMS is asked what it stands for.
+async fn refusals(environment: &Environment, refused: Refused) -> (Vec<Failure>, Vec<Failure>) {
     let mut stands_for = None;
     if let Some(name) = &refused.key_to_look_up {
         let variables = ["INPUT_REGION", "TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"];
@@ -205,19 +213,18 @@ async fn refusals(environment: &Environment, refused: Refused) -> Vec<Failure> {
             stands_for = tokio::time::timeout(COURTESY, look_up).await.ok().flatten();
         }
     }
-    refused
-        .problems
-        .into_iter()
-        .map(|problem: Problem| {
-            let remedy = match &stands_for {
-                Some(arn) if problem.input == "kms-key-id" => {
-                    format!("For these credentials it stands for {arn} today")
-                }
-                _ => "Mend the input and run again; nothing was changed".to_owned(),
-            };
-            Failure::new(FailureReason::InvalidInput, problem.to_string(), remedy)
-        })
-        .collect()
+    let (mut all, mut of_key) = (Vec::new(), Vec::new());
+    for problem in refused.problems {
+        let about_key = problem.input == "kms-key-id";
+        let remedy = match &stands_for {
+            Some(arn) if about_key => format!("For these credentials it stands for {arn} today"),
+            _ => "Mend the input and run again; nothing was changed".to_owned(),
+        };
+        let failure = Failure::new(FailureReason::InvalidInput, problem.to_string(), remedy);
+        of_key.extend(about_key.then(|| failure.clone()));
+        all.push(failure);
+    }
+    (all, of_key)
 }
 
 /// Writes all that a run leaves behind. One of them failing does not keep the others.

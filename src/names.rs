@@ -166,7 +166,7 @@ fn is_partition(text: &str) -> bool {
 }
 
 /// The partition that a region belongs to, where its prefix tells.
-fn partition_of(region: &str) -> Option<&'static str> {
+pub fn partition_of(region: &str) -> Option<&'static str> {
     let known = [
         ("cn-", "aws-cn"),
         ("us-gov-", "aws-us-gov"),

@@ -5,6 +5,7 @@
 
 use crate::aws::{ServerSide, WriteAs};
 use crate::check::{Failure, FailureReason};
+use crate::denials::Remedies;
 use crate::inputs::{Mode, Request};
 use crate::names::KeyArn;
 use crate::survey::{Found, Manager, State, Survey};
@@ -92,10 +93,12 @@ impl Goal {
 }
 
 /// Decides what is to be done with each state.
-pub fn plan(goal: &Goal, survey: &Survey, allow: Allowances) -> Plan {
+///
+/// `remedies`: what S3 may lack where it refuses a state.
+pub fn plan(goal: &Goal, survey: &Survey, allow: Allowances, remedies: &Remedies) -> Plan {
     let mut plan = Plan::default();
     for state in &survey.states {
-        let step = plan.step(goal, survey, state, allow);
+        let step = plan.step(goal, survey, state, allow, remedies);
         plan.steps.push(step);
     }
     for prefix in survey.empty_prefixes.iter().filter(|_| allow.require_state) {
@@ -136,7 +139,14 @@ impl Plan {
         Step::Keep
     }
 
-    fn step(&mut self, goal: &Goal, survey: &Survey, state: &State, allow: Allowances) -> Step {
+    fn step(
+        &mut self,
+        goal: &Goal,
+        survey: &Survey,
+        state: &State,
+        allow: Allowances,
+        remedies: &Remedies,
+    ) -> Step {
         let name = name(state);
         match &state.found {
             Found::Absent { deleted } => {
@@ -163,8 +173,10 @@ impl Plan {
             Found::Refused(error) => self.refuse(
                 FailureReason::StateUnreadable,
                 format!("{name}: S3 refuses even its headers ({error})"),
-                "Grant s3:GetObject on it. Without s3:ListBucket on the bucket S3 answers the same for \
-                 an object that does not exist, so grant that too",
+                format!(
+                    "Where s3:ListBucket is not granted, S3 answers the same for an object that does not exist. {}",
+                    remedies.of(error)
+                ),
             ),
             Found::Failed(error) => {
                 let reason = match error.kind {

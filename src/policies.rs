@@ -3,6 +3,8 @@
 //! This is no evaluation: a statement with conditions counts as «perhaps», and what is
 //! not understood is reported as unknown, never as fine.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::names::KeyArn;
@@ -22,17 +24,25 @@ pub enum Reach {
 /// What is too wide about a key policy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Width {
-    /// Everyone may decrypt, without a condition.
-    pub everyone: bool,
-    /// Everyone may decrypt, under conditions.
-    pub everyone_if: bool,
-    /// Whole accounts other than the key's own may decrypt.
-    pub accounts: Vec<String>,
+    /// What everyone may, without a condition; here and below, of what leads to decrypting.
+    pub everyone: BTreeSet<&'static str>,
+    /// What everyone may, under conditions.
+    pub everyone_if: BTreeSet<&'static str>,
+    /// Whole accounts other than the key's own, and what they may.
+    pub accounts: BTreeMap<String, BTreeSet<&'static str>>,
     /// Principals that no longer exist: KMS shows their ids.
     pub remnants: Vec<String>,
     /// The key's own account decides by its IAM policies.
     pub own_account: bool,
 }
+
+/// What lets one decrypt, or lets one let oneself: a grant, another key policy, or a re-encryption
+/// under a key of one's own.
+const DECRYPTING: [&str; 4] =
+    ["kms:Decrypt", "kms:CreateGrant", "kms:PutKeyPolicy", "kms:ReEncryptFrom"];
+
+/// A statement without a name.
+const UNNAMED: &str = "(without Sid)";
 
 /// A policy's statements.
 #[derive(Debug, Clone)]
@@ -71,27 +81,49 @@ impl Policy {
         if doubt && reach == Reach::Allowed { Reach::Perhaps } else { reach }
     }
 
-    /// Who may decrypt beside those who should.
+    /// The statement without conditions that denies an action to a principal.
+    pub fn denied_by(&self, action: &str, who: &Principal) -> Option<String> {
+        let denies = |statement: &&Value| {
+            statement["Effect"] == "Deny"
+                && statement.get("Condition").is_none()
+                && covers(statement, action)
+                && names(statement, who) == Named::Yes
+        };
+        let sid = |statement: &Value| statement["Sid"].as_str().unwrap_or(UNNAMED).to_owned();
+        self.0.iter().find(denies).map(sid)
+    }
+
+    /// Whether the policy allows an action, without conditions, to the principal by its own ARN or
+    /// to everyone, and does not leave it to the principal's account.
+    pub fn names_itself(&self, action: &str, who: &Principal) -> bool {
+        // Nobody's account is empty, so no entry means this one by its account.
+        let alone = Principal { account: String::new(), ..who.clone() };
+        self.reach(action, who) == Reach::Allowed && self.reach(action, &alone) == Reach::Allowed
+    }
+
+    /// Who may decrypt beside those who should, be it by a detour.
     pub fn width(&self, key: &KeyArn) -> Width {
         let mut width = Width::default();
         for statement in &self.0 {
-            if statement["Effect"] != "Allow" || !covers(statement, "kms:Decrypt") {
+            let ways = DECRYPTING.into_iter().filter(|action| covers(statement, action));
+            let ways: BTreeSet<&'static str> = ways.collect();
+            if statement["Effect"] != "Allow" || ways.is_empty() {
                 continue;
             }
             if statement.get("NotPrincipal").is_some() {
-                width.everyone_if = true;
+                width.everyone_if.extend(&ways);
             }
             for principal in principals(statement) {
                 let account = account_of(&principal);
                 if principal == "*" {
                     match statement.get("Condition") {
-                        Some(_) => width.everyone_if = true,
-                        None => width.everyone = true,
+                        Some(_) => width.everyone_if.extend(&ways),
+                        None => width.everyone.extend(&ways),
                     }
                 } else if account == Some(key.account()) {
                     width.own_account = true;
                 } else if let Some(account) = account {
-                    width.accounts.push(account.to_owned());
+                    width.accounts.entry(account.to_owned()).or_default().extend(&ways);
                 } else if !principal.starts_with("arn:") {
                     width.remnants.push(principal);
                 }
@@ -125,7 +157,7 @@ impl Policy {
             if !concerned || named == Named::No {
                 continue;
             }
-            let id = statement["Sid"].as_str().unwrap_or("(without Sid)").to_owned();
+            let id = statement["Sid"].as_str().unwrap_or(UNNAMED).to_owned();
             match (conditions_hold(&statement["Condition"], headers), named) {
                 (Some(true), Named::Yes) => hits.push(Ok(id)),
                 (Some(false), _) => {}

@@ -2,14 +2,18 @@
 //!
 //! [`Evidence::gather`] only asks; [`judge`] is pure.
 
+mod sides;
+
 use futures_util::future::join;
 use futures_util::stream::{self, StreamExt};
+use sides::diagnose;
+pub(crate) use sides::{key_policy_of, words};
 
-use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind};
+use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind, NotAllowed};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::grants::{self, StateBucket};
+use crate::grants::{self, Sides, StateBucket};
 use crate::names::KeyArn;
-use crate::policies::{Policy, Reach};
+use crate::policies::Policy;
 
 /// States tried at the same time.
 const PARALLEL: usize = 64;
@@ -34,7 +38,7 @@ pub struct KeyEvidence {
     pub policy: Result<String, AwsError>,
     /// What IAM says of the principal's own policies: the actions that they do not allow.
     /// Asked only where a dry run was refused.
-    pub not_allowed_by_iam: Option<Result<Vec<String>, AwsError>>,
+    pub not_allowed_by_iam: Option<Result<Vec<NotAllowed>, AwsError>>,
     /// A dry run of kms:Encrypt.
     pub encrypt: DryRun,
     /// For each state: dry runs of kms:GenerateDataKey and kms:Decrypt in its context.
@@ -65,6 +69,15 @@ pub enum Access {
     Refused,
 }
 
+/// What to do about a grant that is not proven.
+#[derive(Debug, Clone)]
+pub struct GrantRemedy {
+    /// In words, with the statements.
+    pub text: String,
+    /// The sides that an Allow may be missing on: those that are not `Some(true)`.
+    pub lacks: Sides,
+}
+
 /// What the evidence comes to.
 #[derive(Debug)]
 pub struct Judgement {
@@ -74,6 +87,8 @@ pub struct Judgement {
     pub refusals: Vec<Failure>,
     /// Whether the key can be used; `None` without a target key.
     pub access: Option<Access>,
+    /// What to do about the grant, unless it is proven.
+    pub remedy: Option<GrantRemedy>,
 }
 
 impl Evidence {
@@ -183,7 +198,8 @@ pub(crate) fn context(target: &KeyArn, bucket: &Bucket, state: Option<&String>) 
 
 /// Judges the evidence about the key.
 pub fn judge(evidence: &Evidence, target: Option<&KeyArn>, bucket: StateBucket<'_>) -> Judgement {
-    let mut judgement = Judgement { checks: Vec::new(), refusals: Vec::new(), access: None };
+    let mut judgement =
+        Judgement { checks: Vec::new(), refusals: Vec::new(), access: None, remedy: None };
     let (Some(target), Some(key)) = (target, &evidence.key) else { return judgement };
     judgement.checks.push(Check::new(CheckId::KeyArn, Status::Pass, target.as_str()));
     let usable = judgement.key_usable(target, key);
@@ -294,7 +310,7 @@ impl Judgement {
                         format!(
                             "{trial}; kms:Encrypt is refused ({error}). Neither S3 nor Terraform uses it"
                         ),
-                        Some(grants::statements(caller, target, grants::Sides::default())),
+                        Some(grants::of_deploy(caller, target, Sides::default(), None)),
                     ),
                     _ => (Status::Pass, trial.clone(), None),
                 };
@@ -302,79 +318,41 @@ impl Judgement {
             }
             return;
         }
-        let (sides, why) = sides(caller, key);
-        let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
-        let remedy = format!(
-            "{}\n{}",
-            grants::statements(caller, target, sides),
-            grants::hardened(caller, target, sides, bucket, &states)
-        );
+        let found = diagnose(caller, target, key, bucket);
+        let sides = found.sides;
+        let hint = match found.hint.as_str() {
+            "" => String::new(),
+            hint => format!("; {hint}"),
+        };
         for (id, side, why) in [
-            (CheckId::GrantKeyPolicy, sides.key_policy, why[0].as_str()),
-            (CheckId::GrantIamPolicy, sides.iam, why[1].as_str()),
+            (CheckId::GrantKeyPolicy, sides.key_policy, &found.evidence[0]),
+            (CheckId::GrantIamPolicy, sides.iam, &found.evidence[1]),
         ] {
             let (status, remedy) = match side {
                 Some(true) => (Status::Pass, None),
-                Some(false) => (Status::Fail, Some(remedy.clone())),
-                None => (Status::Unknown, Some(remedy.clone())),
+                Some(false) => (Status::Fail, Some(found.remedy.text.clone())),
+                None => (Status::Unknown, Some(found.remedy.text.clone())),
             };
-            self.push(id, status, format!("{trial}; {why}"), remedy);
+            self.push(id, status, format!("{trial}; {why}{hint}"), remedy);
         }
         // Two readable sides without a condition leave no room for kms:ViaService.
         // In the key's own account a key policy that names the principal is enough.
         let own = caller.is_some_and(|caller| caller.account == target.account());
         let refused = needed(key).any(DryRun::is_refused);
-        let needs_iam = !own || (sides.key_policy == Some(true) && refused);
+        let needs_iam = !own || found.iam_denies || (sides.key_policy == Some(true) && refused);
         let certain = sides.key_policy == Some(false) || (sides.iam == Some(false) && needs_iam);
         if access == Access::Refused || certain {
             self.access = Some(Access::Refused);
             self.refusals.push(Failure::new(
                 FailureReason::KeyDenied,
-                format!("this principal may not both encrypt and decrypt under {target}: {trial}; {sides}"),
-                remedy,
+                format!(
+                    "this principal may not both encrypt and decrypt under {target}: {trial}; {sides}{hint}"
+                ),
+                found.remedy.text.clone(),
             ));
         }
+        self.remedy = Some(found.remedy);
     }
-}
-
-/// Which side of the grant is missing, by evidence: the key policy, then what IAM says of
-/// the principal's own policies. AWS's message is a hint only, since a denial by both sides
-/// names one. Also says, for each side, what the evidence is.
-fn sides(caller: Option<&Caller>, key: &KeyEvidence) -> (grants::Sides, [String; 2]) {
-    let policy = key.policy.as_ref().ok().and_then(|text| Policy::parse(text));
-    let reach = policy
-        .zip(caller)
-        .map(|(policy, caller)| NEEDED.map(|action| policy.reach(action, &caller.principal)));
-    let (key_policy, of_key) = match reach {
-        Some(reach) if reach.contains(&Reach::Not) => (Some(false), "the key policy has been read"),
-        Some(reach) if reach.contains(&Reach::Perhaps) => {
-            (None, "the key policy allows it under conditions, or to a role that may be this one")
-        }
-        Some(_) => (Some(true), "the key policy has been read"),
-        None => (None, "the key policy may not be read here"),
-    };
-    let (iam, of_iam) = match &key.not_allowed_by_iam {
-        Some(Ok(refused)) => (Some(refused.is_empty()), "IAM has simulated it"),
-        Some(Err(error)) if error.kind == Kind::Denied => {
-            (None, "IAM may not be asked here (iam:SimulatePrincipalPolicy)")
-        }
-        Some(Err(_)) => (None, "IAM's simulation does not tell"),
-        None => (None, "IAM was not asked"),
-    };
-    let message = needed(key)
-        .find_map(|run| match run {
-            DryRun::Refused(error) => error.message.as_deref(),
-            _ => None,
-        })
-        .unwrap_or_default();
-    let hint = if message.contains("identity-based policy") {
-        "; AWS's message hints at the IAM side"
-    } else if message.contains("resource-based policy") {
-        "; AWS's message hints at the key policy"
-    } else {
-        ""
-    };
-    (grants::Sides { key_policy, iam }, [format!("{of_key}{hint}"), format!("{of_iam}{hint}")])
 }
 
 /// What makes the described key unfit, and what to do.

@@ -5,9 +5,9 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 
-use crate::aws::{Aws, AwsError, Bucket, DryRun, Kind};
+use crate::aws::{Aws, AwsError, DryRun, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::grants;
+use crate::grants::{self, InBucket};
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
 use crate::principal::Principal;
@@ -102,10 +102,10 @@ impl Trial<'_> {
                         Err(get) if get.kind == Kind::Denied => {
                             match some_bucket.head(&state).await {
                                 Ok(_) => Tried::Shut(get),
-                                Err(head) => Tried::of_s3(self, some_bucket, &state, head),
+                                Err(head) => Tried::of_s3(self, role, &state, head),
                             }
                         }
-                        Err(error) => Tried::of_s3(self, some_bucket, &state, error),
+                        Err(error) => Tried::of_s3(self, role, &state, error),
                     };
                 }
                 let context = crate::preflight::context(
@@ -123,7 +123,7 @@ impl Trial<'_> {
                     tokio::join!(refused, some_keys.may_decrypt(self.key.as_str(), &context));
                 match (refused, decrypt) {
                     (Some(error), _) if error.kind != Kind::NotFound => {
-                        Tried::of_s3(self, some_bucket, &state, error)
+                        Tried::of_s3(self, role, &state, error)
                     }
                     (_, DryRun::Allowed) => Tried::WouldDecrypt,
                     (_, DryRun::Refused(error)) => Tried::Refused(error),
@@ -163,6 +163,25 @@ impl Trial<'_> {
         }
     }
 
+    /// What a reader may lack in S3.
+    fn in_bucket(&self, role: &str) -> String {
+        let states: Vec<String> = self.states.iter().map(|(state, _)| state.clone()).collect();
+        let (bucket, owner) = self.bucket;
+        let partition = self.key.partition();
+        let (writes, locks, acl) = (false, false, false);
+        let needs = InBucket {
+            principal: role,
+            partition,
+            bucket,
+            owner,
+            states: &states,
+            writes,
+            locks,
+            acl,
+        };
+        needs.remedy()
+    }
+
     /// Which side refuses, as far as there is evidence: the key policy, then what IAM says
     /// of the role's own policies.
     /// `shut`: the read itself was refused, and no dry run.
@@ -199,7 +218,7 @@ impl Trial<'_> {
         let grants = grants::Sides { key_policy, iam };
         Reader::LockedOut {
             why: format!("it may not decrypt ({error}); {grants}"),
-            remedy: grants::reader_statements(role, self.key, grants),
+            remedy: grants::of_reader(role, self.key, grants),
             statements: grants::reader_documents(role, self.key, grants),
         }
     }
@@ -221,16 +240,12 @@ enum Tried {
 
 impl Tried {
     /// What stands in the way in S3, where a state that is not there does not.
-    fn of_s3(trial: &Trial<'_>, bucket: &Bucket, state: &str, error: AwsError) -> Self {
+    fn of_s3(trial: &Trial<'_>, role: &str, state: &str, error: AwsError) -> Self {
         match error.kind {
             Kind::NotFound => Self::WouldDecrypt,
             Kind::Denied => Self::Settled(Reader::LockedOut {
                 why: format!("S3 refuses it `{state}` ({error})"),
-                remedy: format!(
-                    "Grant s3:GetObject on arn:{}:s3:::{}/{state}",
-                    trial.key.partition(),
-                    bucket.name()
-                ),
+                remedy: trial.in_bucket(role),
                 statements: Vec::new(),
             }),
             _ => Self::Settled(Reader::Unknown(error.to_string())),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::policy::{Decision, Identity, Policies, Request, evaluate};
+use crate::policy::{Decision, Identity, Policies, Request, evaluate, missing_keys};
 use crate::query::{Form, Service, xml};
 use crate::roles::is_generated;
 use crate::sts::is_federated;
@@ -52,7 +52,8 @@ fn simulate(world: &World, who: &Principal, form: &Form) -> Result<String, Failu
     let actions = form.members("ActionNames");
     form.required("ActionNames.member.1")?;
     let mut resources = form.members("ResourceArns");
-    if resources.is_empty() {
+    let named = !resources.is_empty();
+    if !named {
         // AWS: without a resource it is `*`, which an ARN in a policy does not match.
         resources.push("*");
     }
@@ -70,11 +71,27 @@ fn simulate(world: &World, who: &Principal, form: &Form) -> Result<String, Failu
                 Decision::Deny(clause) if clause.contains("explicit deny") => "explicitDeny",
                 Decision::Deny(_) => "implicitDeny",
             };
+            let missing: String = missing_keys(&request, policies)
+                .iter()
+                .map(|key| format!("<member>{}</member>", xml(key)))
+                .collect();
+            let missing = format!("<MissingContextValues>{missing}</MissingContextValues>");
+            let (action, resource) = (xml(action), xml(resource));
+            // AWS, EvaluationResult: where resources are named, the keys are with the result of each.
+            let (whole, of_each) = match named && resource != "*" {
+                false => (missing, String::new()),
+                true => (
+                    "<MissingContextValues/>".to_owned(),
+                    format!(
+                        "<ResourceSpecificResults><member><EvalResourceName>{resource}</EvalResourceName>\
+                         <EvalResourceDecision>{decision}</EvalResourceDecision><MatchedStatements/>{missing}\
+                         </member></ResourceSpecificResults>"
+                    ),
+                ),
+            };
             format!(
-                "<member><EvalActionName>{}</EvalActionName><EvalResourceName>{}</EvalResourceName>\
-                 <EvalDecision>{decision}</EvalDecision><MatchedStatements/><MissingContextValues/></member>",
-                xml(action),
-                xml(resource),
+                "<member><EvalActionName>{action}</EvalActionName><EvalResourceName>{resource}</EvalResourceName>\
+                 <EvalDecision>{decision}</EvalDecision><MatchedStatements/>{whole}{of_each}</member>"
             )
         })
         .collect();

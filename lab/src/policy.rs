@@ -4,7 +4,7 @@
 //! need it here: an explicit deny wins; in one account either side may allow; across an
 //! account border both must; a session policy limits what the identity brings along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -164,6 +164,23 @@ fn applies(statement: &Value, request: &Request<'_>) -> bool {
         (not, _) => !one(not, request.resource, false),
     };
     action && resource && conditions(&statement["Condition"], &request.context)
+}
+
+/// The condition keys that a request lacks, of all statements for its action and resource.
+pub(crate) fn missing_keys(request: &Request<'_>, policies: &[Value]) -> BTreeSet<String> {
+    let any = |statement: &&Value| {
+        let mut bare = (*statement).clone();
+        bare.as_object_mut().map(|bare| bare.remove("Condition"));
+        applies(&bare, request)
+    };
+    let operators = policies.iter().flat_map(statements).filter(any).flat_map(|statement| {
+        statement["Condition"].as_object().into_iter().flat_map(serde_json::Map::values)
+    });
+    operators
+        .flat_map(|keys| keys.as_object().into_iter().flat_map(serde_json::Map::keys))
+        .filter(|key| !request.context.contains_key(*key))
+        .cloned()
+        .collect()
 }
 
 fn named(statement: &Value, identity: &Identity) -> Option<Named> {

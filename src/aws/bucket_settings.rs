@@ -10,9 +10,18 @@ use super::object::{ServerSide, server_side};
 use super::s3::Bucket;
 use super::{AwsError, Kind};
 
-/// A rule that copies new objects elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How new objects are copied elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Replication {
+    /// The role that S3 does it as.
+    pub role: String,
+    /// The enabled rules.
+    pub rules: Vec<ReplicationRule>,
+}
+
+/// Which objects are copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationRule {
     /// Its name.
     pub id: String,
     /// Keys that begin so.
@@ -32,8 +41,8 @@ pub struct Settings {
     pub public_access_blocked: Result<bool, AwsError>,
     /// The bucket policy; `None`: there is none.
     pub policy: Result<Option<String>, AwsError>,
-    /// The enabled rules.
-    pub replication: Result<Vec<Replication>, AwsError>,
+    /// How new objects are copied elsewhere.
+    pub replication: Result<Replication, AwsError>,
     /// The default retention in words; `None`: Object Lock is off or has no default.
     pub object_lock: Result<Option<String>, AwsError>,
     /// ACLs are off (BucketOwnerEnforced).
@@ -72,7 +81,7 @@ impl Bucket {
             encryption,
             public_access_blocked: unless_unset(public_access_blocked, false),
             policy: unless_unset(policy, None),
-            replication: unless_unset(replication, Vec::new()),
+            replication: unless_unset(replication, Replication::default()),
             object_lock: unless_unset(lock, None),
             acls_off: unless_unset(acls_off, false),
         }
@@ -123,16 +132,19 @@ impl Bucket {
         Ok(answer.policy().map(str::to_owned))
     }
 
-    async fn replication(&self) -> Result<Vec<Replication>, AwsError> {
+    async fn replication(&self) -> Result<Replication, AwsError> {
         let request = self.client.get_bucket_replication().bucket(&self.name);
         let request = request.set_expected_bucket_owner(self.owner.clone());
         let answer =
             request.send().await.map_err(|e| classify("s3:GetReplicationConfiguration", &e))?;
-        let rules = answer.replication_configuration().map(|all| all.rules()).unwrap_or_default();
-        Ok(rules
+        let Some(found) = answer.replication_configuration() else {
+            return Ok(Replication::default());
+        };
+        let rules = found
+            .rules()
             .iter()
             .filter(|rule| *rule.status() == ReplicationRuleStatus::Enabled)
-            .map(|rule| Replication {
+            .map(|rule| ReplicationRule {
                 id: rule.id().unwrap_or_default().to_owned(),
                 prefix: rule.filter().and_then(|f| f.prefix()).unwrap_or_default().to_owned(),
                 takes_kms: rule
@@ -140,7 +152,8 @@ impl Bucket {
                     .and_then(|criteria| criteria.sse_kms_encrypted_objects())
                     .is_some_and(|kms| *kms.status() == SseKms::Enabled),
             })
-            .collect())
+            .collect();
+        Ok(Replication { role: found.role().to_owned(), rules })
     }
 
     async fn object_lock(&self) -> Result<Option<String>, AwsError> {

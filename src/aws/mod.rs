@@ -31,8 +31,9 @@ use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryA
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
-pub use bucket_settings::{Replication, Settings};
+pub use bucket_settings::{Replication, ReplicationRule, Settings};
 pub use error::{AwsError, Kind, classify};
+pub use iam::{Lack, NotAllowed};
 pub use key_admin::{Grant, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::aws::{Kind, Replication};
+use crate::aws::{Kind, Replication, ReplicationRule};
 
 const KEY: &str = "arn:aws:kms:us-east-1:111111111111:key/5c0ffee1-2222-4333-8444-555555555555";
 const OTHER: &str = "arn:aws:kms:us-east-1:111111111111:key/99999999-2222-4333-8444-555555555555";
@@ -22,23 +22,32 @@ fn good() -> Settings {
         encryption: Ok((ServerSide::S3, false)),
         public_access_blocked: Ok(true),
         policy: Ok(None),
-        replication: Ok(Vec::new()),
+        replication: Ok(Replication::default()),
         object_lock: Ok(None),
         acls_off: Ok(true),
     }
+}
+
+const REPLICATION: &str = "arn:aws:iam::111111111111:role/replication";
+
+fn replicating(takes_kms: bool) -> Replication {
+    let rule = ReplicationRule { id: "r".into(), prefix: String::new(), takes_kms };
+    Replication { role: REPLICATION.into(), rules: vec![rule] }
 }
 
 fn checked(settings: &Settings, goal: &Goal, across_accounts: bool) -> Vec<Check> {
     let states = ["production".to_owned()];
     let subject = Subject {
         goal,
-        bucket: "b",
+        bucket: "state-bucket",
+        partition: "aws",
         states: &states,
         locks: true,
         acl: None,
         across_accounts,
         version_ids: false,
         writer: None,
+        key_policy: None,
     };
     bucket_checks(settings, &subject)
 }
@@ -73,13 +82,12 @@ fn what_may_not_be_read_is_unknown_and_names_the_action() {
 
 #[test]
 fn what_would_hurt_is_found() {
-    let rule = Replication { id: "r".into(), prefix: String::new(), takes_kms: false };
     let settings = Settings {
         versioning: Ok(false),
         encryption: Ok((ServerSide::Kms(OTHER.into()), true)),
         public_access_blocked: Ok(false),
         policy: Ok(None),
-        replication: Ok(vec![rule]),
+        replication: Ok(replicating(false)),
         object_lock: Ok(Some("GOVERNANCE, 7 days".into())),
         acls_off: Ok(false),
     };
@@ -90,6 +98,13 @@ fn what_would_hurt_is_found() {
         };
         assert_eq!(check.status, expected, "{check:?}");
         assert_eq!(check.remedy.is_some(), expected == Status::Warn, "{check:?}");
+        // What is to be pasted is whole.
+        let remedy = check.remedy.as_deref().unwrap_or_default();
+        assert!(
+            !remedy.contains("aws s3api") || remedy.contains("--bucket state-bucket"),
+            "{remedy}"
+        );
+        assert!(!remedy.contains('…'), "{remedy}");
     }
     // In one account nobody loses access by an ACL.
     let checks = checked(&settings, &Goal::Under(key()), false);
@@ -107,7 +122,7 @@ fn a_default_key_brings_a_rolled_back_state_back_under_it() {
 fn a_bucket_policy_that_refuses_the_lock_object_is_found() {
     let policy = json!({ "Statement": [{
         "Sid": "LocksNeedAnotherKey", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
-        "Resource": "arn:aws:s3:::b/*.tflock",
+        "Resource": "arn:aws:s3:::state-bucket/*.tflock",
         "Condition": { "StringNotEquals": { "s3:x-amz-server-side-encryption-aws-kms-key-id": OTHER } },
     }] });
     let settings = Settings { policy: Ok(Some(policy.to_string())), ..good() };
@@ -136,13 +151,124 @@ fn key_policies_are_judged_by_their_width() {
             "decides by its IAM policies",
         ),
         (json!("*"), Status::Fail, "everyone may decrypt"),
-        (json!({ "AWS": "arn:aws:iam::222222222222:root" }), Status::Warn, "whole accounts"),
+        (
+            json!({ "AWS": "arn:aws:iam::222222222222:root" }),
+            Status::Warn,
+            "the whole account 222222222222 may decrypt",
+        ),
         (json!({ "AWS": "AROAEXAMPLEID" }), Status::Warn, "no longer exist"),
     ] {
-        let check = key_policy(&key(), &policy(principal));
+        let check = key_policy(&key(), &policy(principal), None);
         assert_eq!(check.status, expected, "{check:?}");
         assert!(check.evidence.contains(part), "{check:?}");
     }
-    let check = key_policy(&key(), &Err(denied("kms:GetKeyPolicy")));
-    assert_eq!(check.status, Status::Unknown);
+    // Across accounts no right to look helps.
+    for (account, says) in [
+        (None, "needs kms:GetKeyPolicy"),
+        (Some("111111111111"), "needs kms:GetKeyPolicy"),
+        (Some("222222222222"), "within the key's account 111111111111 only"),
+    ] {
+        let check = key_policy(&key(), &Err(denied("kms:GetKeyPolicy")), account);
+        assert_eq!(check.status, Status::Unknown);
+        assert!(check.evidence.contains(says), "{account:?}: {}", check.evidence);
+    }
+}
+
+/// Whoever may make a grant, change the policy or re-encrypt gets to the plain text as well.
+#[test]
+fn a_detour_to_the_plain_text_counts_like_the_way() {
+    let policy = |principal: serde_json::Value, action: &str| {
+        let statement =
+            json!({ "Effect": "Allow", "Principal": principal, "Action": action, "Resource": "*" });
+        Ok(json!({ "Statement": [statement] }).to_string())
+    };
+    for action in ["kms:CreateGrant", "kms:PutKeyPolicy", "kms:ReEncryptFrom", "kms:ReEncrypt*"] {
+        let check = key_policy(&key(), &policy(json!("*"), action), None);
+        assert_eq!(check.status, Status::Fail, "{action}: {check:?}");
+        assert!(check.evidence.contains("everyone may get to decrypt by kms:"), "{check:?}");
+        let account = json!({ "AWS": "arn:aws:iam::222222222222:root" });
+        let check = key_policy(&key(), &policy(account, action), None);
+        assert_eq!(check.status, Status::Warn, "{action}: {check:?}");
+    }
+    for action in ["kms:DescribeKey", "kms:Encrypt", "kms:ReEncryptTo", "kms:GetKeyPolicy"] {
+        let check = key_policy(&key(), &policy(json!("*"), action), None);
+        assert_eq!(check.status, Status::Pass, "{action}: {check:?}");
+    }
+}
+
+#[test]
+fn a_replication_role_that_cannot_decrypt_is_found() {
+    let statement = |effect: &str, principal: &str, condition: bool| {
+        let mut one = json!({ "Sid": "S", "Effect": effect, "Principal": { "AWS": principal },
+                              "Action": "kms:*", "Resource": "*" });
+        if condition {
+            one["Condition"] = json!({ "StringEquals": { "kms:ViaService": "s3" } });
+        }
+        one
+    };
+    let root = "arn:aws:iam::111111111111:root";
+    let (states, goal) = (["production".to_owned()], Goal::Under(key()));
+    for (statements, status, says, in_key_policy) in [
+        (None, Status::Unknown, "is not known", true),
+        (Some(json!([])), Status::Warn, "does not let", true),
+        (Some(json!([statement("Allow", REPLICATION, true)])), Status::Unknown, "conditions", true),
+        (Some(json!([statement("Allow", root, false)])), Status::Unknown, "leaves it to", false),
+        (Some(json!([statement("Allow", REPLICATION, false)])), Status::Pass, "lets", false),
+        (
+            Some(json!([statement("Allow", root, false), statement("Deny", REPLICATION, false)])),
+            Status::Warn,
+            "denies",
+            false,
+        ),
+    ] {
+        let what = format!("{statements:?}");
+        let policy =
+            statements.map(|all| Policy::parse(&json!({ "Statement": all }).to_string()).unwrap());
+        let subject = Subject {
+            goal: &goal,
+            bucket: "b",
+            partition: "aws",
+            states: &states,
+            locks: false,
+            acl: None,
+            across_accounts: false,
+            version_ids: false,
+            writer: None,
+            key_policy: policy.as_ref(),
+        };
+        let settings = Settings { replication: Ok(replicating(true)), ..good() };
+        let check = replication(&settings, &subject);
+        assert_eq!(check.status, status, "{what}: {check:?}");
+        assert!(check.evidence.contains(says), "{what}: {}", check.evidence);
+        let remedy = check.remedy.unwrap_or_default();
+        assert_eq!(remedy.contains("StateReplication"), in_key_policy, "{what}: {remedy}");
+    }
+}
+
+/// A policy names objects with the partition that they are in.
+#[test]
+fn a_denial_is_found_in_every_partition() {
+    let states = ["production".to_owned()];
+    for partition in ["aws", "aws-cn"] {
+        let policy = json!({ "Statement": [{
+            "Sid": "KmsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
+            "Resource": format!("arn:{partition}:s3:::b/*"),
+            "Condition": { "StringNotEquals": { "s3:x-amz-server-side-encryption": "aws:kms" } },
+        }] });
+        let settings = Settings { policy: Ok(Some(policy.to_string())), ..good() };
+        let subject = Subject {
+            goal: &Goal::SseS3,
+            bucket: "b",
+            partition,
+            states: &states,
+            locks: false,
+            acl: None,
+            across_accounts: false,
+            version_ids: false,
+            writer: None,
+            key_policy: None,
+        };
+        let check = bucket_policy(&settings.policy, &subject);
+        assert_eq!(check.status, Status::Fail, "{partition}: {check:?}");
+    }
 }

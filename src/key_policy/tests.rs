@@ -159,3 +159,18 @@ proptest! {
         }
     }
 }
+
+/// KMS shows an account by its root, which others write as its id.
+#[test]
+fn an_account_is_the_same_by_id_and_by_root_in_every_partition() {
+    for partition in ["aws", "aws-cn", "aws-us-gov"] {
+        let by = |principal: &str| {
+            json!({ "Statement": [{ "Sid": "RootAdmin", "Effect": "Allow", "Action": "kms:*",
+                "Principal": { "AWS": principal }, "Resource": "*" }] })
+        };
+        let root = format!("arn:{partition}:iam::111111111111:root");
+        assert!(same(&by("111111111111"), &by(&root)), "{partition}");
+        assert!(lacking(&by("111111111111"), &by(&root)).is_empty(), "{partition}");
+        assert!(!same(&by("222222222222"), &by(&root)), "{partition}");
+    }
+}

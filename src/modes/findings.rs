@@ -2,6 +2,7 @@
 
 use crate::aws::{AwsError, Kind, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::denials::Remedies;
 use crate::gate::Gate;
 use crate::history::History;
 use crate::inputs::{Probe, Request};
@@ -52,7 +53,12 @@ fn read(row: &mut ObjectReport, readable: &Readable) {
 }
 
 /// Enters a re-key's outcome into the row; returns the failure, if it is one.
-pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Option<Failure> {
+pub fn settled(
+    row: &mut ObjectReport,
+    state: &State,
+    outcome: &Outcome,
+    remedies: &Remedies,
+) -> Option<Failure> {
     let name = plan::name(state);
     let nothing_lost = "The state is as it was";
     let (reason, message, remedy) = match outcome {
@@ -82,7 +88,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
             if let Untouched::Unreadable(_) = why {
                 unread(row);
             }
-            untouched(&name, why, nothing_lost)
+            untouched(state, why, nothing_lost, remedies)
         }
         Outcome::Restored { error, now, changed } => {
             read(row, now);
@@ -97,7 +103,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                 format!(
                     "{name} was re-keyed but could not be read back ({error}); it was restored and read{but}"
                 ),
-                unreadable_remedy(error),
+                unreadable_remedy(error, remedies),
             )
         }
         Outcome::Superseded(error, after) => {
@@ -110,7 +116,7 @@ pub fn settled(row: &mut ObjectReport, state: &State, outcome: &Outcome) -> Opti
                      newer state meanwhile, which is {}",
                     plan::describe(&after.seen.server_side)
                 ),
-                unreadable_remedy(error),
+                unreadable_remedy(error, remedies),
             )
         }
         Outcome::Lost { error, because, certain, former } => {
@@ -163,8 +169,14 @@ fn unread(row: &mut ObjectReport) {
 }
 
 /// What to do about a state that was written under the key and could not be read back.
-fn unreadable_remedy(error: &AwsError) -> String {
+fn unreadable_remedy(error: &AwsError, remedies: &Remedies) -> String {
     match error.kind {
+        Kind::Denied if remedies.key.is_some() => {
+            return format!(
+                "This principal may encrypt under the key but not decrypt. {}",
+                remedies.of(error)
+            );
+        }
         Kind::Denied => {
             "This principal may encrypt under the key but not decrypt: grant kms:Decrypt on both sides \
              of the account border"
@@ -184,16 +196,27 @@ fn unreadable_remedy(error: &AwsError) -> String {
 const LONGER_CREDENTIALS: &str = "The credentials have ended with the run under way: ask for longer ones \
                                   (`role-duration-seconds`) and run again";
 
-fn untouched(name: &str, why: &Untouched, nothing_lost: &str) -> (FailureReason, String, String) {
+fn untouched(
+    state: &State,
+    why: &Untouched,
+    nothing_lost: &str,
+    remedies: &Remedies,
+) -> (FailureReason, String, String) {
+    let name = plan::name(state);
     match why {
         Untouched::Refused(error) => {
             let remedy = match error.kind {
-                Kind::Denied => format!(
-                    "{nothing_lost}. A copy needs s3:GetObject and s3:PutObject (with tags also \
-                     s3:GetObjectTagging and s3:PutObjectTagging), kms:Decrypt on the old key and \
-                     kms:GenerateDataKey on the new one, on both sides of an account border; a bucket \
-                     policy may refuse it too"
-                ),
+                Kind::Denied => {
+                    let now = state.found.seen().and_then(|seen| seen.server_side.kms_key());
+                    let old = now.map(|key| {
+                        format!(
+                            " A copy also needs kms:Decrypt on the key that the state is under now, {}.",
+                            printable(key)
+                        )
+                    });
+                    let old = old.unwrap_or_default();
+                    format!("{nothing_lost}.{old}\n\n{}", remedies.of(error))
+                }
                 Kind::NotImplemented => {
                     format!("{nothing_lost}. The server does not know conditional copies")
                 }

@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use super::{Run, findings};
 use crate::aws::{Bucket, Budget, OldVersion, WriteAs};
 use crate::check::{CheckId, Status};
+use crate::denials::Remedies;
 use crate::history::{History, Old};
 use crate::plan::{self, Plan};
 use crate::preflight::Access;
@@ -28,6 +29,8 @@ pub(super) struct Job<'a, 'r> {
     pub in_place: bool,
     /// The bucket keeps every version from now on.
     pub versioned: bool,
+    /// What to do where S3 refuses a state.
+    pub remedies: &'a Remedies,
 }
 
 /// One state to be re-keyed, with what the survey read.
@@ -153,7 +156,8 @@ impl Job<'_, '_> {
             };
             report.changed |= wrote;
             let state = &self.survey.states[*at];
-            let failure = findings::settled(&mut report.objects[*at], state, outcome);
+            let failure =
+                findings::settled(&mut report.objects[*at], state, outcome, self.remedies);
             self.run.log.line(&match (&failure, outcome) {
                 (Some(failure), _) => format!("{}: FAILED, {}", plan::name(state), failure.message),
                 (None, Outcome::ByAnother(_)) => format!(

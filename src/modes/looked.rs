@@ -7,10 +7,12 @@ use super::Run;
 use super::in_flight::is_worth_a_wait;
 use super::old_versions::{old_versions, to_list_again};
 use crate::aws::{Aws, AwsError, Bucket, Budget, Seen, Settings};
+use crate::denials::Remedies;
 use crate::grants::StateBucket;
 use crate::history::{self, History};
 use crate::in_flight::{Blind, Found};
 use crate::inputs::{History as HistoryMode, Mode};
+use crate::names::{KeyArn, partition_of};
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
 use crate::preflight::Evidence;
@@ -39,6 +41,14 @@ impl Looked {
         StateBucket { name: self.bucket.name(), bucket_keys }
     }
 
+    /// The partition of everything here: the key's, else the principal's, else the region's.
+    pub(super) fn partition<'a>(&'a self, goal: &'a Goal) -> &'a str {
+        let of_caller =
+            || self.evidence.caller.as_ref().ok().and_then(|caller| caller.arn.split(':').nth(1));
+        let of_region = || self.region.as_deref().ok().and_then(partition_of);
+        goal.key().map(KeyArn::partition).or_else(of_caller).or_else(of_region).unwrap_or("aws")
+    }
+
     /// Whether the bucket is known to keep every version from now on.
     pub(super) fn versioned(&self) -> bool {
         self.settings.as_ref().is_some_and(|settings| matches!(settings.versioning, Ok(true)))
@@ -56,7 +66,7 @@ impl Run<'_> {
         );
         let mut looked = looked?;
         looked.in_flight = in_flight;
-        let plan = plan::plan(goal, &looked.survey, Allowances::default());
+        let plan = plan::plan(goal, &looked.survey, Allowances::default(), &Remedies::default());
         let patient = !self.request.in_flight_timeout.is_zero() && self.writes(&plan, &looked);
         let Some(found) = looked.in_flight.take_if(|found| patient && is_worth_a_wait(found))
         else {

@@ -112,7 +112,7 @@ impl Run<'_> {
             report.warnings.push(format!("`history: rekey` did nothing: {why}"));
         }
         report.exposed_versions = history.output();
-        report.checks.push(history.check(&states));
+        report.checks.push(history.check(&self.request.bucket, &states));
     }
 
     /// Lists and looks at the old versions of these states anew, which others, or a restore,

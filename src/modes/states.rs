@@ -6,9 +6,10 @@ use super::looked::Looked;
 use super::{Run, aws_failure, findings};
 use crate::aws::{Aws, Keys};
 use crate::check::{CheckId, Failure, FailureReason, Status};
+use crate::denials::Remedies;
 use crate::doctor::{self, Subject};
 use crate::gate::Gate;
-use crate::grants;
+use crate::grants::{self, InBucket, Sides};
 use crate::in_flight;
 use crate::inputs::{Lock, Mode};
 use crate::plan::{self, Allowances, Goal, Plan};
@@ -67,7 +68,8 @@ impl Run<'_> {
 
         let allow =
             Allowances { downgrade: request.allow_downgrade, require_state: request.require_state };
-        let plan = plan::plan(goal, &looked.survey, allow);
+        let mut remedies = self.remedies(&looked, goal);
+        let plan = plan::plan(goal, &looked.survey, allow, &remedies);
         report.warnings.extend(plan.warnings.iter().cloned());
         let rows = looked.survey.states.iter().zip(&plan.steps);
         report.objects = rows.map(|(state, step)| findings::surveyed(state, step)).collect();
@@ -83,7 +85,8 @@ impl Run<'_> {
             self.log.line(&format!("{}: {}", plan::name(state), line(row, state)));
         }
 
-        let (mut refusals, access) = self.examine(report, goal, &looked, &plan).await;
+        let (mut refusals, access) =
+            self.examine(report, goal, &looked, &plan, &mut remedies).await;
         refusals.extend(plan.refusals.iter().cloned());
         // A bucket in foreign hands, or a key that is out of order, explains the rest.
         refusals.sort_by_key(|refusal| match refusal.reason {
@@ -105,7 +108,7 @@ impl Run<'_> {
         };
         let locked = files && !compares && self.lock(report, goal, &looked, &plan).await;
         if locked {
-            Box::pin(self.carry_out(report, &mut looked, &plan, access)).await;
+            Box::pin(self.carry_out(report, &mut looked, &plan, access, &remedies)).await;
         }
         let checks = findings::object_checks(goal, &report.objects, &plan);
         report.checks.extend(checks);
@@ -125,13 +128,38 @@ impl Run<'_> {
                 self.judge_gate(report, goal, gate);
             }
         }
-        let granted = access.is_none_or(|access| access == Access::Proven);
-        if !granted && !report.failures.is_empty() {
-            self.keep_statements(report, goal, &looked);
+        if let (Some(remedy), false) = (&remedies.key, report.failures.is_empty()) {
+            self.keep_statements(report, goal, &looked, remedy.lacks);
         }
         self.keep_readers_statements(report, looked.readers.as_deref().unwrap_or_default());
         if self.cancelled.is_set() {
             report.failures.push(self.stopped());
+        }
+    }
+
+    /// What to do where S3 refuses a state, before anything is known of the key.
+    fn remedies(&self, looked: &Looked, goal: &Goal) -> Remedies {
+        let request = self.request;
+        let caller = looked.evidence.caller.as_ref().ok();
+        let owner = request.bucket_owner.as_deref();
+        let of_owner = owner.map(|owner| format!(" (account {owner})")).unwrap_or_default();
+        let states = looked.survey.keys();
+        let in_bucket = InBucket {
+            principal: &grants::named(caller),
+            partition: looked.partition(goal),
+            bucket: &request.bucket,
+            owner,
+            states: &states,
+            writes: matches!(request.mode, Mode::Apply | Mode::Rollback),
+            locks: request.lock == Lock::S3,
+            acl: request.acl.is_some(),
+        };
+        Remedies {
+            principal: preflight::words(caller),
+            key_policy: goal.key().map(preflight::key_policy_of).unwrap_or_default(),
+            bucket_policy: format!("the bucket policy of {}{of_owner}", request.bucket),
+            key: None,
+            s3: in_bucket.remedy(),
         }
     }
 
@@ -142,11 +170,13 @@ impl Run<'_> {
         goal: &Goal,
         looked: &Looked,
         plan: &Plan,
+        remedies: &mut Remedies,
     ) -> (Vec<Failure>, Option<Access>) {
         let request = self.request;
         let mut refusals = Vec::new();
-        let Judgement { checks, refusals: about_key, access } =
+        let Judgement { checks, refusals: about_key, access, remedy } =
             preflight::judge(&looked.evidence, goal.key(), looked.state_bucket());
+        remedies.key = remedy;
         report.checks.extend(checks);
         if let Some(key) = goal.key() {
             let (check, refusal) = findings::same_region(key, &looked.region);
@@ -158,22 +188,27 @@ impl Run<'_> {
             report.checks.push(check);
             refusals.extend(refusal);
             if let Some(evidence) = &looked.evidence.key {
-                report.checks.push(doctor::key_policy(key, &evidence.policy));
+                let caller = looked.evidence.caller.as_ref().ok();
+                let account = caller.map(|caller| caller.account.as_str());
+                report.checks.push(doctor::key_policy(key, &evidence.policy, account));
             }
         }
         let writes = plan.rekeys().next().is_some();
         let (survey, versioned) = (&looked.survey, looked.versioned());
         let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at, versioned));
         let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
-        refusals.extend(access_refusals(about_key, goal, survey, writes, untried));
+        refusals.extend(access_refusals(about_key, goal, survey, writes, untried, remedies));
         if let Some(settings) = &looked.settings {
             let states = looked.survey.keys();
             let versions = (0..states.len()).any(|at| has_version(&looked.survey, at, false));
             let caller = looked.evidence.caller.as_ref().ok();
             let owner = request.bucket_owner.as_deref();
+            let key_policy = looked.evidence.key_policy();
             let subject = Subject {
                 goal,
+                key_policy: key_policy.as_ref(),
                 bucket: &request.bucket,
+                partition: looked.partition(goal),
                 states: &states,
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),
@@ -223,6 +258,7 @@ impl Run<'_> {
         looked: &mut Looked,
         plan: &Plan,
         access: Option<Access>,
+        remedies: &Remedies,
     ) {
         if plan.rekeys().next().is_none() {
             return;
@@ -232,7 +268,8 @@ impl Run<'_> {
         let in_place = self.request.strategy.is_in_place(looked.aws.custom_endpoint());
         let keys = looked.aws.keys();
         let Looked { bucket, budget, survey, history, .. } = looked;
-        let mut job = Job { run: self, bucket, budget, survey, plan, access, in_place, versioned };
+        let mut job =
+            Job { run: self, bucket, budget, survey, plan, access, in_place, versioned, remedies };
         let results = job.rekey().await;
         let shared = job.settle(report, &results, history.as_mut());
         if let Some(history) = history
@@ -258,23 +295,23 @@ impl Run<'_> {
     }
 
     /// Keeps the statements that may be missing.
-    fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked) {
+    fn keep_statements(&self, report: &mut Report, goal: &Goal, looked: &Looked, lacks: Sides) {
         let (Some(key), Ok(caller)) = (goal.key(), &looked.evidence.caller) else { return };
         let principal = [caller.principal.arn.clone()];
         let states = looked.survey.keys();
         let (partition, region) = (key.partition(), key.region());
         let bucket = looked.state_bucket();
         let hardened = grants::hardened_statements(&principal, partition, region, bucket, &states);
-        for (name, statement) in [
-            ("key-policy-statement", grants::key_policy_statement(&principal)),
-            ("iam-policy-statement", grants::iam_policy_statement(key)),
-            ("key-policy-statements-hardened", hardened),
-            (
-                "iam-policy-statements-hardened",
-                grants::hardened_iam_statements(key, bucket, &states),
-            ),
+        let of_iam = grants::hardened_iam_statements(key, bucket, &states);
+        for (granted, name, statement) in [
+            (lacks.key_policy, "key-policy-statement", grants::key_policy_statement(&principal)),
+            (lacks.iam, "iam-policy-statement", grants::iam_policy_statement(key)),
+            (lacks.key_policy, "key-policy-statements-hardened", hardened),
+            (lacks.iam, "iam-policy-statements-hardened", of_iam),
         ] {
-            self.keep_statement(report, name, &statement);
+            if granted != Some(true) {
+                self.keep_statement(report, name, &statement);
+            }
         }
     }
 
@@ -315,6 +352,7 @@ fn access_refusals(
     survey: &Survey,
     writes: bool,
     untried: bool,
+    remedies: &Remedies,
 ) -> Vec<Failure> {
     let reads = survey.states.iter().any(|state| matches!(state.found, Found::Readable(_)));
     let needed = writes || !reads;
@@ -330,8 +368,11 @@ fn access_refusals(
                 "no dry run has shown that this principal may encrypt and decrypt under {key}, and the \
                  bucket is not known to keep a version of what is there, so not even one state can be tried safely"
             ),
-            "Grant the four actions on both sides (see the checks grant-key-policy and grant-iam-policy), \
-             or turn on versioning and grant s3:GetBucketVersioning: then one state goes first, and the rest only after it was read back",
+            format!(
+                "Turn on versioning and grant s3:GetBucketVersioning: then one state goes first, and the rest only \
+                 after it was read back. Or grant what may be missing:\n\n{}",
+                remedies.key.as_ref().map_or("", |remedy| remedy.text.as_str())
+            ),
         ));
     }
     kept

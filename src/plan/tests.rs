@@ -74,7 +74,7 @@ fn dsse(key: &str) -> ServerSide {
 type Decided = (Step, Option<FailureReason>, bool);
 
 fn decided(goal: &Goal, found: Found, allow: Allowances) -> Decided {
-    let mut plan = plan(goal, &survey(found), allow);
+    let mut plan = plan(goal, &survey(found), allow, &Remedies::default());
     let step = plan.steps.remove(0);
     assert!(plan.steps.is_empty() && plan.refusals.len() <= 1);
     (step, plan.refusals.first().map(|refusal| refusal.reason), !plan.warnings.is_empty())
@@ -179,7 +179,12 @@ fn a_failed_look_is_never_taken_for_an_absent_state() {
 
 #[test]
 fn the_downgrade_refusal_says_what_a_job_without_environment_sees() {
-    let plan = plan(&Goal::Unset, &survey(readable(kms(OTHER), 1)), Allowances::default());
+    let plan = plan(
+        &Goal::Unset,
+        &survey(readable(kms(OTHER), 1)),
+        Allowances::default(),
+        &Remedies::default(),
+    );
     assert!(plan.refusals[0].message.contains("STATE_KMS_KEY_ID is empty"));
     assert!(plan.refusals[0].remedy.contains("without `environment:`"));
 }

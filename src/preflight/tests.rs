@@ -1,6 +1,7 @@
 //! What evidence about a key comes to.
 
 use super::*;
+use crate::aws::Lack;
 
 const BUCKET: StateBucket<'_> = StateBucket { name: "b", bucket_keys: None };
 
@@ -58,6 +59,10 @@ fn evidence(generate: DryRun, decrypt: DryRun, encrypt: DryRun) -> Evidence {
             uses: vec![Use { state: "production".into(), generate, decrypt }],
         }),
     }
+}
+
+fn not_allowed(lack: Lack) -> NotAllowed {
+    NotAllowed { action: "kms:Decrypt".into(), lack }
 }
 
 fn described(change: impl FnOnce(&mut KeyDescription)) -> Evidence {
@@ -176,9 +181,9 @@ fn the_side_that_lacks_the_grant_is_told_by_evidence() {
     let (cicd, other) = ("arn:aws:iam::222222222222:role/cicd", "arn:aws:iam::222222222222:role/x");
     let denied = || Err(error(Kind::Denied, "AccessDenied"));
     let broken = || Err(error(Kind::Unavailable, "Throttling"));
-    let no = || vec!["kms:Decrypt".to_owned()];
+    let no = || vec![not_allowed(Lack::NoAllow)];
     type Text = Result<String, AwsError>;
-    type Simulated = Option<Result<Vec<String>, AwsError>>;
+    type Simulated = Option<Result<Vec<NotAllowed>, AwsError>>;
     // The key policy, IAM's simulation; what is known of either, and the evidence in words.
     type Row = (Text, Simulated, [Option<bool>; 2], [&'static str; 2]);
     let table: [Row; 9] = [
@@ -250,8 +255,101 @@ fn in_the_keys_account_iam_decides_only_where_the_key_policy_leaves_it_to_it() {
                 crate::principal::Principal::of_arn(&format!("arn:aws:iam::{account}:role/cicd"));
         }
         let key = evidence.key.as_mut().unwrap();
-        key.not_allowed_by_iam = Some(Ok(vec!["kms:Decrypt".into()]));
+        key.not_allowed_by_iam = Some(Ok(vec![not_allowed(Lack::NoAllow)]));
         let judgement = judge(&evidence, Some(&target()), BUCKET);
         assert_eq!(judgement.access, Some(access), "{account}");
     }
+}
+
+const CICD: &str = "arn:aws:iam::222222222222:role/cicd";
+
+/// Both dry runs refused with a message that ends so, in a key policy of these statements.
+fn refused_with(clause: &str, statements: Option<serde_json::Value>) -> Evidence {
+    let mut refusal = error(Kind::Denied, "AccessDeniedException");
+    refusal.message = Some(format!("User: x is not authorized to perform: kms:Decrypt {clause}"));
+    let run = || DryRun::Refused(refusal.clone());
+    let mut evidence = evidence(run(), run(), run());
+    if let (Some(key), Some(statements)) = (&mut evidence.key, statements) {
+        key.policy = Ok(serde_json::json!({ "Statement": statements }).to_string());
+    }
+    evidence
+}
+
+fn remedy_of(evidence: &Evidence) -> String {
+    judge(evidence, Some(&target()), BUCKET).remedy.unwrap().text
+}
+
+#[test]
+fn where_an_allow_does_not_help_none_is_printed() {
+    for (clause, says) in [
+        ("with an explicit deny in an identity-based policy", "an IAM policy of"),
+        ("with an explicit deny in a resource-based policy", "the key policy of"),
+        ("because no session policy allows the kms:Decrypt action", "inline-session-policy"),
+        ("with an explicit deny in a service control policy", "service control policy"),
+        ("with an explicit deny in a resource control policy", "resource control policy"),
+        ("because no permissions boundary allows the kms:Decrypt action", "permissions boundary"),
+    ] {
+        let evidence = refused_with(clause, None);
+        let remedy = remedy_of(&evidence);
+        assert!(remedy.contains(says) && remedy.contains("not help"), "{clause}: {remedy}");
+        assert!(!remedy.contains("\"Allow\""), "{clause}: {remedy}");
+        let judgement = judge(&evidence, Some(&target()), BUCKET);
+        let check = judgement.checks.iter().find(|c| c.id == CheckId::GrantIamPolicy).unwrap();
+        assert!(check.evidence.contains("AWS's message names"), "{clause}: {}", check.evidence);
+    }
+    // What AWS does not say is open.
+    for clause in ["", "because no identity-based policy allows the kms:Decrypt action"] {
+        assert!(remedy_of(&refused_with(clause, None)).contains("\"Allow\""), "{clause}");
+    }
+}
+
+#[test]
+fn a_statement_of_the_key_policy_that_denies_is_named() {
+    let all = |effect: &str| {
+        serde_json::json!({ "Sid": format!("{effect}Cicd"), "Effect": effect, "Principal": { "AWS": CICD },
+            "Action": "kms:*", "Resource": "*" })
+    };
+    let statements = serde_json::json!([all("Allow"), all("Deny")]);
+    let mut evidence = refused_with("Access Denied", Some(statements));
+    // Of the IAM side nothing is known: that is printed.
+    let remedy = remedy_of(&evidence);
+    assert!(remedy.contains("the statement DenyCicd of the key policy"), "{remedy}");
+    assert!(!remedy.contains("DeployPrincipalUse"), "{remedy}");
+    assert!(remedy.contains("TerraformStateKms"), "{remedy}");
+    evidence.key.as_mut().unwrap().not_allowed_by_iam = Some(Ok(Vec::new()));
+    let judgement = judge(&evidence, Some(&target()), BUCKET);
+    assert_eq!(judgement.access, Some(Access::Refused));
+    assert!(!judgement.refusals[0].remedy.contains("\"Allow\""));
+}
+
+#[test]
+fn what_iam_says_of_limits_is_said() {
+    for (lack, says, allow) in [
+        (Lack::NoAllow, "TerraformStateKms", true),
+        (Lack::Deny, "explicit deny in an IAM policy of", false),
+        (Lack::Boundary, "permissions boundary", false),
+        (Lack::Organization, "service control policy", false),
+    ] {
+        let statements = serde_json::json!([{ "Effect": "Allow", "Principal": { "AWS": CICD },
+            "Action": "kms:*", "Resource": "*" }]);
+        let mut evidence = refused_with("Access Denied", Some(statements));
+        evidence.key.as_mut().unwrap().not_allowed_by_iam = Some(Ok(vec![not_allowed(lack)]));
+        let remedy = remedy_of(&evidence);
+        assert!(remedy.contains(says), "{lack:?}: {remedy}");
+        assert_eq!(remedy.contains("\"Allow\""), allow, "{lack:?}: {remedy}");
+    }
+}
+
+#[test]
+fn where_both_sides_allow_it_there_is_still_something_to_do() {
+    let statements = serde_json::json!([{ "Effect": "Allow", "Principal": { "AWS": CICD },
+        "Action": "kms:*", "Resource": "*" }]);
+    let mut evidence = refused_with("Access Denied", Some(statements));
+    let key = evidence.key.as_mut().unwrap();
+    key.uses[0].generate = DryRun::Allowed;
+    key.not_allowed_by_iam = Some(Ok(Vec::new()));
+    let judgement = judge(&evidence, Some(&target()), BUCKET);
+    assert_eq!(judgement.access, Some(Access::Refused));
+    let remedy = &judgement.refusals[0].remedy;
+    assert!(remedy.contains("CloudTrail") && !remedy.contains("\"Allow\""), "{remedy}");
 }

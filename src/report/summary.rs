@@ -17,9 +17,16 @@ pub fn markdown(report: &Report, report_path: &str, limit: usize) -> String {
     let pieces = report
         .failures
         .iter()
-        .map(|failure| {
+        .enumerate()
+        .map(|(at, failure)| {
             let (id, message) = (text(failure.reason.id()), text(&clip(&failure.message, 4096)));
-            format!("**{id}** {message}\n\n{}\n", block(&clip(&failure.remedy, 16 << 10)))
+            // States that are refused alike are mended alike.
+            let said = report.failures[..at].iter().any(|before| before.remedy == failure.remedy);
+            let remedy = match said {
+                true => "What to do is above.\n".to_owned(),
+                false => block(&clip(&failure.remedy, 16 << 10)),
+            };
+            format!("**{id}** {message}\n\n{remedy}\n")
         })
         .chain(report.warnings.iter().map(|w| format!("⚠️ {}\n\n", text(&clip(w, 4096)))));
     // They are few (some a state at most), but not bounded.
@@ -342,7 +349,7 @@ fn checks(report: &Report) -> String {
             .filter(|c| c.remedy.as_deref() == Some(remedy))
             .map(|c| code(c.id.id()))
             .collect();
-        if report.failures.iter().any(|failure| failure.remedy == remedy) {
+        if report.failures.iter().any(|failure| failure.remedy.contains(remedy)) {
             out.push_str(&format!("What to do about {} is at the top.\n\n", ids.join(" and ")));
             continue;
         }

@@ -227,7 +227,11 @@ async fn an_alias_is_refused_with_the_arn_that_it_stands_for() {
     let alias = "arn:aws:kms:us-east-1:111111111111:alias/cabal-tf-state-production";
     let ran = refused(&bench, "deploy", alias, "apply", &[], "invalid-input").await;
     assert!(ran.log.contains("is an alias"), "{}", ran.log);
-    assert!(ran.log.contains(&format!("stands for {}", bench.key)), "{}", ran.log);
+    let stands_for = format!("stands for {}", bench.key);
+    assert!(ran.log.contains(&stands_for), "{}", ran.log);
+    let check = ran.report["checks"].as_array().unwrap().iter().find(|c| c["id"] == "key-arn");
+    let remedy = check.unwrap()["remedy"].as_str().unwrap();
+    assert!(ran.check("key-arn") == "fail" && remedy.contains(&stands_for), "{remedy}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,6 +266,23 @@ async fn with_bucket_keys_the_context_is_the_bucket() {
         "{}",
         ran.log
     );
+}
+
+/// With Bucket Keys off each dry run is made in the context of its own state.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_bucket_keys_the_context_is_the_state() {
+    let bench = Bench::new().await;
+    let arns: Vec<String> = KEYS.iter().map(|key| format!("arn:aws:s3:::{BUCKET}/{key}")).collect();
+    bench.lab.world().change_use_statement(&bench.key, |statement| {
+        statement["Condition"] =
+            json!({ "StringEqualsIfExists": { "kms:EncryptionContext:aws:s3:arn": arns } });
+    });
+    let ran = bench.run("apply", &[]).await.green();
+    for check in ["grant-key-policy", "grant-iam-policy"] {
+        assert_eq!(ran.check(check), "pass", "{check}: {}", ran.log);
+    }
+    assert!(!ran.log.contains("one state goes first"), "{}", ran.log);
+    assert_eq!(ran.output("rekeyed"), "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Old versions, re-encryption in place, and the doctor on a real (if small) bucket.
 
 use aws_lab::{Encryption, Topology, UpdateEncryption};
+use serde_json::json;
 
 use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, sized_state, state};
@@ -160,25 +161,78 @@ async fn the_doctor_sees_what_would_hurt() {
         bucket.acls_off = Some(false);
     })
     .await;
-    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
-    for (id, status) in [
-        ("replication", "warn"),
-        ("object-lock", "warn"),
-        ("bucket-public-access", "warn"),
-        ("object-ownership", "pass"),
-        ("bucket-versioning", "pass"),
-        ("bucket-default-encryption", "pass"),
-        ("bucket-policy", "pass"),
-        ("key-policy", "pass"),
-        ("key-rotation", "pass"),
-    ] {
-        assert_eq!(ran.check(id), status, "{id}");
+    let _ = bench.run_as("admin", "apply", &bench.key, &[("INPUT_PROBE", "off")]).await.green();
+    for mode in ["plan", "verify"] {
+        let ran = bench.run_as("admin", mode, &bench.key, &[("INPUT_PROBE", "off")]).await.green();
+        for (id, status) in [
+            ("replication", "warn"),
+            ("object-lock", "warn"),
+            ("bucket-public-access", "warn"),
+            ("object-ownership", "pass"),
+            ("bucket-versioning", "pass"),
+            ("bucket-default-encryption", "pass"),
+            ("bucket-policy", "pass"),
+            ("key-policy", "pass"),
+            ("key-rotation", "pass"),
+        ] {
+            assert_eq!(ran.check(id), status, "{mode}: {id}");
+        }
+        // The deploy principal may read none of it: unknown, and no failure.
+        let ran = bench.run(mode, &[]).await.green();
+        for id in
+            ["replication", "object-lock", "bucket-public-access", "bucket-policy", "key-policy"]
+        {
+            assert_eq!(ran.check(id), "unknown", "{mode}: {id}");
+        }
     }
-    // The deploy principal may read none of it: unknown, and no failure.
-    let ran = bench.run("plan", &[]).await.green();
-    for id in ["replication", "object-lock", "bucket-public-access", "bucket-policy", "key-policy"]
-    {
-        assert_eq!(ran.check(id), "unknown", "{id}");
+}
+
+/// What the replication role may is judged by the key policy, as far as that may be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replication_role_is_looked_at() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).replication = Some((String::new(), true));
+    })
+    .await;
+    let role = "arn:aws:iam::111111111111:role/replication";
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    assert_eq!(ran.check("replication"), "unknown", "{}", ran.log);
+    assert!(ran.summary.contains("put-role-policy --role-name replication"), "{}", ran.summary);
+    bench.change_key(|key| {
+        let statements = key.policy["Statement"].as_array_mut().unwrap();
+        statements[0]["Action"] = json!(["kms:Describe*", "kms:Get*", "kms:Put*", "kms:Create*"]);
+        statements[1]["Principal"]["AWS"] = json!("arn:aws:iam::111111111111:user/admin");
+    });
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    assert_eq!(ran.check("replication"), "warn", "{}", ran.log);
+    assert!(ran.summary.contains("StateReplication111111111111replication"), "{}", ran.summary);
+    bench.change_key(|key| key.policy["Statement"][1]["Principal"]["AWS"] = json!(["*", role]));
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    assert_eq!(ran.check("replication"), "pass", "{}", ran.log);
+}
+
+/// What is to be pasted names the bucket, and its JSON is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lifecycle_rules_can_be_pasted() {
+    let bench = Bench::with(Topology::Roles, |world| {
+        for n in 0..12 {
+            let key = format!("env:/{n:02}/production");
+            world.put_object(BUCKET, &key, state(1), Encryption::SseS3);
+        }
+    })
+    .await;
+    let ten = [("INPUT_PROBE", "off")];
+    let all = [("INPUT_PROBE", "off"), ("INPUT_STATE-KEYS", "env:/*")];
+    for (more, rules, count) in [(&ten[..], 2, ""), (&all[..], 10, "the first 10 of 12 states")] {
+        let ran = bench.run_as("admin", "apply", &bench.key, more).await.green();
+        let checks = ran.report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["id"] == "history").unwrap();
+        let remedy = check["remedy"].as_str().unwrap();
+        let command = format!("put-bucket-lifecycle-configuration --bucket {BUCKET} ");
+        assert!(remedy.contains(&command) && remedy.contains(count), "{remedy}");
+        let (from, to) = (remedy.find("\n{").unwrap(), remedy.rfind("\n}").unwrap());
+        let json: serde_json::Value = serde_json::from_str(&remedy[from..to + 2]).unwrap();
+        assert_eq!(json["Rules"].as_array().unwrap().len(), rules);
     }
 }
 

@@ -22,6 +22,7 @@ mod others;
 mod output;
 mod perils;
 mod readers;
+mod refusals;
 mod round_trips;
 mod topologies;
 

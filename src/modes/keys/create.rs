@@ -346,7 +346,7 @@ impl Run<'_> {
             None => Check::new(CheckId::KeyRotation, Status::Pass, "rotation is on"),
             Some(why) => Check::new(CheckId::KeyRotation, Status::Warn, format!("to do: {why}")),
         });
-        report.checks.push(doctor::key_policy(&arn, &Ok(then.policy.to_string())));
+        report.checks.push(doctor::key_policy(&arn, &Ok(then.policy.to_string()), None));
         let undone = may && (then.rotation.is_some() || !then.alias || !then.tags)
             || admin.confirms("policy") && !then.lacks.is_empty();
         if undone {

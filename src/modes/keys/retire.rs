@@ -48,7 +48,7 @@ impl Run<'_> {
                 "Change the bucket's default encryption first".into(),
             ));
         }
-        refuse(&needs, admin.abandon_versions, target)?;
+        refuse(&needs, admin.abandon_versions, target, &request.bucket)?;
         if let Some(count) = admin.abandon_versions.filter(|count| *count > 0) {
             report.warnings.push(format!("{count} old versions will be unreadable for good"));
         }
@@ -146,7 +146,12 @@ fn named<'a>(versions: impl IntoIterator<Item = &'a ObjectVersion>) -> String {
 }
 
 /// Everything that still needs the key, or may, is a refusal.
-fn refuse(needs: &Needs, abandon: Option<usize>, target: &KeyArn) -> Result<(), Failure> {
+fn refuse(
+    needs: &Needs,
+    abandon: Option<usize>,
+    target: &KeyArn,
+    bucket: &str,
+) -> Result<(), Failure> {
     if !needs.current.is_empty() {
         let count = needs.current.len();
         return Err(in_use(
@@ -173,7 +178,7 @@ fn refuse(needs: &Needs, abandon: Option<usize>, target: &KeyArn) -> Result<(), 
         format!("{count} old versions are under {target}: {}", named(&needs.old)),
         format!(
             "They cannot go back to SSE-S3 in place. {}\nOr give them up: `abandon-versions: {count}`",
-            crate::history::lifecycle(&keys)
+            crate::history::lifecycle(bucket, &keys)
         ),
     ))
 }

@@ -66,7 +66,7 @@ impl Run<'_> {
                 .into(),
         );
         if after == before {
-            report.checks.push(doctor::key_policy(target, &Ok(before.to_string())));
+            report.checks.push(doctor::key_policy(target, &Ok(before.to_string()), None));
             return Ok(());
         }
         key.diff = Some(key_policy::diff(&before, &after));
@@ -88,7 +88,7 @@ impl Run<'_> {
                 "Run again without `confirm`, and look at the difference",
             ));
         }
-        report.checks.push(doctor::key_policy(target, &Ok(now.to_string())));
+        report.checks.push(doctor::key_policy(target, &Ok(now.to_string()), None));
         Ok(())
     }
 }

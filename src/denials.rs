@@ -133,6 +133,15 @@ impl Cause {
     }
 }
 
+/// What to do where both sides of a grant allow what is refused.
+pub fn unexplained(principal: &str) -> String {
+    format!(
+        "Key policy and IAM side allow it, so something else refuses it: a service control or resource control \
+         policy of the organization, a permissions boundary, a session policy, or the policy of a VPC \
+         endpoint. Look for the refused call in CloudTrail, in the account of {principal}"
+    )
+}
+
 fn article(name: &str) -> String {
     let an = name.starts_with(['a', 'e', 'i', 'o', 'u']);
     format!("{} {name}", if an { "an" } else { "a" })

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use crate::aws::{Aws, AwsError, DryRun, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
-use crate::grants::{self, InBucket};
+use crate::denials::{self, Cause, Parties, PolicyKind};
+use crate::grants::{self, InBucket, Sides};
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
+use crate::preflight::key_policy_of;
 use crate::principal::Principal;
 
 /// States tried at the same time, for each reader.
@@ -215,12 +217,47 @@ impl Trial<'_> {
             Some(Reach::Not) => Some(false),
             Some(Reach::Perhaps) | None => None,
         };
-        let grants = grants::Sides { key_policy, iam };
+        let found = Sides { key_policy, iam };
+        let (remedy, lacks) = self.remedy(&who, error, found);
         Reader::LockedOut {
-            why: format!("it may not decrypt ({error}); {grants}"),
-            remedy: grants::of_reader(role, self.key, grants),
-            statements: grants::reader_documents(role, self.key, grants),
+            why: format!("it may not decrypt ({error}); {found}"),
+            remedy,
+            statements: grants::reader_documents(role, self.key, lacks),
         }
+    }
+
+    /// What to do, and on which sides an Allow may be missing: it helps against no Deny, nor
+    /// where what others allow is limited.
+    fn remedy(&self, who: &Principal, error: &AwsError, found: Sides) -> (String, Sides) {
+        let denied = self.key_policy.and_then(|policy| policy.denied_by("kms:Decrypt", who));
+        let cause = match &denied {
+            Some(_) => Some(Cause { by: PolicyKind::Resource, explicit: true }),
+            None => error.message.as_deref().and_then(Cause::of),
+        };
+        let limited = cause.is_some_and(|cause| !cause.is_lack());
+        let unless = |open: bool| (!open).then_some(true);
+        let lacks = Sides {
+            key_policy: unless(match found.key_policy {
+                Some(granted) => !granted && denied.is_none(),
+                None => !limited,
+            }),
+            iam: unless(found.iam.map_or(!limited, |granted| !granted)),
+        };
+        let (role, of_key) = (who.arn.as_str(), key_policy_of(self.key));
+        let policy = match &denied {
+            Some(sid) => format!("the statement {} of {of_key}", printable(sid)),
+            None => of_key,
+        };
+        let principal = format!("{role} (account {})", who.account);
+        let parties = Parties { principal: &principal, policy: &policy };
+        let mut parts: Vec<String> =
+            cause.and_then(|cause| cause.advice(parties)).into_iter().collect();
+        if lacks.key_policy.is_none() || lacks.iam.is_none() {
+            parts.push(grants::of_reader(role, self.key, lacks));
+        } else if parts.is_empty() {
+            parts.push(denials::unexplained(&principal));
+        }
+        (parts.join("\n\n"), lacks)
     }
 }
 

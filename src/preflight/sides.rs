@@ -2,7 +2,7 @@
 
 use super::{GrantRemedy, KeyEvidence, NEEDED, needed};
 use crate::aws::{Caller, DryRun, Kind, Lack};
-use crate::denials::{Cause, Parties, PolicyKind};
+use crate::denials::{self, Cause, Parties, PolicyKind};
 use crate::grants::{self, Sides, StateBucket};
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
@@ -122,11 +122,7 @@ pub(super) fn diagnose(
         let states: Vec<String> = key.uses.iter().map(|one| one.state.clone()).collect();
         parts.push(grants::of_deploy(caller, target, lacks, Some((bucket, &states))));
     } else if parts.is_empty() {
-        parts.push(format!(
-            "Key policy and IAM side allow it, so something else refuses it: a service control or resource control \
-             policy of the organization, a permissions boundary, a session policy, or the policy of a VPC \
-             endpoint. Look for the refused call in CloudTrail, in the account of {principal}"
-        ));
+        parts.push(denials::unexplained(&principal));
     }
     Diagnosis {
         sides: Sides { key_policy, iam },

@@ -224,6 +224,24 @@ async fn with_evidence_only_the_missing_side_is_printed() {
     }
 }
 
+/// Against a Deny no Allow helps, so none is printed for that side.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_denied_is_told_which_statement_to_change() {
+    let (bench, reader) = with_the_key_policy(true, true, true).await;
+    bench.change_key(|key| {
+        key.policy["Statement"].as_array_mut().unwrap().push(json!({
+            "Sid": "NotThisOne", "Effect": "Deny", "Principal": { "AWS": reader },
+            "Action": "kms:Decrypt", "Resource": "*"
+        }));
+    });
+    let more = [("INPUT_MUST-READ", reader.as_str())];
+    let ran = bench.run("plan", &more).await.red("readers-locked-out");
+    assert!(ran.log.contains("the statement NotThisOne of the key policy"), "{}", ran.log);
+    for allow in ["StateReaderUse", "TerraformStateKmsRead", "reader-1-plan"] {
+        assert!(!ran.summary.contains(allow), "{allow}: {}", ran.summary);
+    }
+}
+
 /// What the key policy allows under conditions is not known, and no excuse for the other side.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condition_in_the_key_policy_does_not_hide_the_missing_iam_side() {

@@ -391,13 +391,18 @@ impl RekeyVersions<'_> {
             hashed => hashed.map_err(unsent)?,
         };
         let sent = self.bucket.encrypt_in_place(key, Some(version), self.kms_key).await;
-        match sent {
-            Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
-            Err(error) if !error.kind.is_ambiguous() => return Err(unsent(error)),
-            _ => {}
+        // A server that does not know the operation may answer 404 as well: the next read tells.
+        if let Err(error) = sent
+            && !error.kind.is_ambiguous()
+            && error.kind != Kind::NotFound
+        {
+            return Err(unsent(error));
         }
         // A lost answer, too, is settled by a look.
-        let (seen, after) = self.bucket.hash_version(key, version).await.map_err(sent_in_vain)?;
+        let (seen, after) = match self.bucket.hash_version(key, version).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
+            hashed => hashed.map_err(sent_in_vain)?,
+        };
         if before != after {
             let why = "its bytes are not what they were: the server has overwritten it";
             return Err((why.into(), true));

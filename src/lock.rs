@@ -103,7 +103,7 @@ impl LockInfo {
     }
 }
 
-/// Why a lock was not taken. Nothing of this run is left behind then.
+/// Why a lock was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// Somebody holds it, for longer than this run may wait.
@@ -234,7 +234,7 @@ impl Locks {
         let failed =
             |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
         let mut unanswered = None;
-        for attempt in 0..AT_ONCE {
+        for attempt in 0..=AT_ONCE {
             if attempt > 0 {
                 tokio::time::sleep(MOMENT).await;
             }
@@ -245,40 +245,40 @@ impl Locks {
             if let Some(tried) = free {
                 return Ok(tried);
             }
+            if attempt == AT_ONCE {
+                break;
+            }
             // Before it is written: a run that ends meanwhile has to know of it.
-            self.begin(bucket, &object, info);
+            self.begin(bucket, &object, info, None);
             let written = tokio::select! {
                 written = bucket.put_new(&object, info.to_bytes(), write) => written,
                 () = cancelled.grace_over() => return Ok(Try::NotBegun),
             };
             let error = match written {
                 Ok(etag) => {
-                    self.confirm(&info.id, etag);
+                    self.begin(bucket, &object, info, Some(etag));
                     return Ok(Try::Taken);
                 }
                 Err(error) => error,
             };
-            match error.kind {
-                // Somebody came first, or an earlier attempt of this run has.
-                Kind::ConditionFailed | Kind::Conflict if unanswered.is_none() => {
-                    self.forget(&info.id);
-                }
-                Kind::ConditionFailed | Kind::Conflict => {}
-                kind if kind.is_ambiguous() => unanswered = Some(error),
-                _ => {
-                    self.forget(&info.id);
-                    return Err(failed(&error));
-                }
+            let contested = matches!(error.kind, Kind::ConditionFailed | Kind::Conflict);
+            if error.kind.is_ambiguous() {
+                unanswered = Some(error);
+                continue;
+            }
+            // Somebody came first, or an earlier attempt of this run has.
+            if unanswered.is_none() {
+                self.forget(&info.id);
+            }
+            if !contested {
+                return Err(failed(&error));
             }
         }
-        match (self.is_free(bucket, key, &object, info).await?, unanswered) {
-            (Some(tried), _) => Ok(tried),
-            (None, Some(error)) => Err(failed(&error)),
-            (None, None) => {
-                let who = "others, one after the other".to_owned();
-                Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
-            }
+        if let Some(error) = unanswered {
+            return Err(failed(&error));
         }
+        let who = "others, one after the other".to_owned();
+        Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
     }
 
     /// Whether a lock could be written now, and released again; otherwise how it stands.
@@ -293,13 +293,10 @@ impl Locks {
             |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
         match read(bucket, object).await {
             Ok(Some((by, etag))) if by.id == info.id => {
-                self.confirm(&info.id, etag);
+                self.begin(bucket, object, info, Some(etag));
                 return Ok(Some(Try::Taken));
             }
-            Ok(Some((by, _))) => {
-                self.forget(&info.id);
-                return Ok(Some(Try::Held(by)));
-            }
+            Ok(Some((by, _))) => return Ok(Some(Try::Held(by))),
             Ok(None) => {}
             Err(error) => return Err(failed(&error)),
         }
@@ -318,16 +315,10 @@ impl Locks {
         self.held().iter().map(|lock| lock.complaint(why)).collect()
     }
 
-    fn begin(&self, bucket: &Bucket, object: &str, info: &LockInfo) {
+    fn begin(&self, bucket: &Bucket, object: &str, info: &LockInfo, etag: Option<String>) {
         self.forget(&info.id);
         let (bucket, key, id) = (bucket.clone(), object.to_owned(), info.id.clone());
-        self.held().push(Held { bucket, key, id, etag: None });
-    }
-
-    fn confirm(&self, id: &str, etag: String) {
-        if let Some(lock) = self.held().iter_mut().find(|lock| lock.id == id) {
-            lock.etag = Some(etag);
-        }
+        self.held().push(Held { bucket, key, id, etag });
     }
 
     fn forget(&self, id: &str) {
@@ -375,14 +366,14 @@ impl Held {
             return match (read(&self.bucket, &self.key).await, self.own_etag()) {
                 (Ok(Some((by, etag))), _) if by.id == self.id => self.delete(&etag).await,
                 // Somebody has forced it, and perhaps taken it.
-                (Ok(Some(_)), _) | (Ok(None), Some(_)) => Ok(()),
-                (Ok(None), None) => continue,
+                (Ok(_), Some(_)) => Ok(()),
+                (Ok(_), None) => continue,
                 // It is under a key that turned out not to be usable. Its ETag is nobody else's.
                 (Err(error), Some(etag)) if !error.kind.is_ambiguous() => self.delete(etag).await,
                 (Err(error), _) => Err(complain(&error)),
             };
         }
-        Err(self.complaint("its writing got no answer, and it may yet come to be there"))
+        Err(self.complaint("its writing got no clear answer, and it may yet come to be there"))
     }
 
     fn own_etag(&self) -> Option<&str> {

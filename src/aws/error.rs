@@ -45,7 +45,8 @@ pub enum Kind {
     NotImplemented,
     /// The request as such is refused (400).
     Invalid,
-    /// Too many requests, or the service is out of order; after the retries.
+    /// Too many requests, or the service is out of order, or an answer that is not understood;
+    /// after the retries, where there are any.
     Unavailable,
     /// No answer: the request MAY have been carried out.
     Ambiguous,

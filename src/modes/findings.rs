@@ -87,7 +87,7 @@ pub fn settled(
         }
         Outcome::Untouched(why) => {
             row.action = Action::Untouched;
-            if let Untouched::Unreadable(_) = why {
+            if let Untouched::Unreadable(_) | Untouched::Unfit(_) = why {
                 unread(row);
             }
             untouched(state, why, nothing_lost, remedies)

@@ -107,7 +107,8 @@ impl Watch<'_> {
     async fn look(&self) -> Result<Found, Blind> {
         let found = self.look_once().await?;
         let young = STEPS_ARE_SHOWN.saturating_sub(self.began.elapsed());
-        if !found.by_step || young.is_zero() {
+        // Who is in the way already is not to be forgotten.
+        if !found.by_step || !found.is_clear() || young.is_zero() {
             return Ok(found);
         }
         // The step by which a run was let pass may not be this one.

@@ -76,7 +76,7 @@ impl Job<'_> {
             other if self.wrote || self.unsure => Attempt::Done(self.lost(
                 before,
                 not_the_same(self.key),
-                "another writer has written it since, and it cannot be read",
+                "it was written since, perhaps by this run, and could not be read again",
                 other.seen(),
             )),
             other => {
@@ -89,6 +89,18 @@ impl Job<'_> {
     /// A state that can be read: it is settled, or the next attempt's.
     fn found(&self, before: &Readable, now: Box<Readable>) -> Attempt {
         let ours = self.unsure || self.wrote;
+        if now.is_update_request {
+            // No state, whatever its encryption. Its bytes may be those of our own request.
+            return match self.in_place && ours {
+                true => Attempt::Done(self.lost(
+                    before,
+                    overwritten(),
+                    "its bytes of before are not at hand any more",
+                    Some(&now.seen),
+                )),
+                false => Attempt::Again(now),
+            };
+        }
         if ours && now.sha256 == before.sha256 && self.is_wanted(&now.seen.server_side) {
             // A lost answer of our own copy.
             return Attempt::Done(self.compare(before, now));

@@ -248,7 +248,7 @@ impl<'a> Job<'a> {
                     return Err(self.look_again_unwritten(before).await);
                 }
                 Err(error) if self.wrote || self.unsure => {
-                    let because = "another writer has written it since, and it cannot be read";
+                    let because = "it could not be read again";
                     return Err(Attempt::Done(self.lost(before, error, because, None)));
                 }
                 Err(error) => return Err(untouched(Untouched::Unreadable(error))),

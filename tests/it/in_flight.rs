@@ -386,6 +386,20 @@ async fn the_step_before_is_not_this_check() {
     assert!(ran.log.contains(&link(55)), "{}", ran.log);
 }
 
+/// The look that is made once more for one run does not forget another.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_busy_at_the_first_look_is_not_forgotten() {
+    let jobs = vec![job(55, "in_progress", "2026-11-24T02:00:55Z", STEP)];
+    let at_it = WorkflowRun { jobs, ..other(55, "in_progress") };
+    let bench = repository(vec![other(4, "in_progress"), at_it]).await;
+    bench.lab.inject(
+        Matcher::every("ListRepositoryRuns").nth(LISTS + 1),
+        Effect::Act(Box::new(|world| world.github.runs[0].status = "completed".into())),
+    );
+    let ran = refused(&bench, &[]).await;
+    assert!(ran.log.contains(&link(4)), "{}", ran.log);
+}
+
 /// Built before this run, and run again after it: its failed jobs alone keep the old file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_re_run_that_waits_for_an_approval_is_of_before() {

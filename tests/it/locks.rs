@@ -231,6 +231,29 @@ async fn one_that_is_written_late_is_taken_or_named() {
     }
 }
 
+/// Its writing gets no answer, Terraform's lock comes and goes, and then it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_to_be_behind_terraforms_is_known() {
+    let bench = Bench::new().await;
+    let of = lock_of(KEYS[0]);
+    let late = std::time::Duration::from_millis(2_500);
+    bench.lab.inject(Matcher::every("PutObject").key(&of).nth(1), Effect::Late(late));
+    let (taken, gone) = (of.clone(), of.clone());
+    bench.before_nth("GetObject", &of, 2, move |world| {
+        world.put_object(BUCKET, &taken, TERRAFORMS, Encryption::SseS3);
+    });
+    // The last of the looks that follow at once.
+    bench.before_nth("GetObject", &of, 5, move |world| world.delete_object(BUCKET, &gone));
+    let impatient = ("TFSTATE_KMS_ATTEMPT_TIMEOUT", "1");
+    let ran = bench.run("apply", &[LOCK, impatient]).await.green();
+    assert!(ran.log.contains("waiting for the lock of `production`"), "{}", ran.log);
+    let log = bench.lab.log();
+    let puts = log.iter().filter(|entry| entry.resource.as_ref() == Some(&of));
+    let puts = puts.filter(|entry| entry.operation == "PutObject").count();
+    assert_eq!(puts, 1, "it was recognised by its id");
+    assert!(KEYS.iter().all(|key| lock(&bench.lab, key).is_none()), "{}", ran.log);
+}
+
 /// Somebody forces it and takes it, at the worst of moments.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_deletion_meets_another_ones_lock() {

@@ -57,15 +57,21 @@ async fn a_state_that_is_settled_by_another_is_left_so() {
 /// A server has taken another tool's in-place request for a state.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_state_any_more_is_not_re_keyed() {
-    let bench = Bench::new().await;
     let request = "<ObjectEncryption xmlns=\"x\"></ObjectEncryption>";
-    bench.before_nth("CopyObject", KEYS[0], 1, move |world| {
-        world.put_object(BUCKET, KEYS[0], request, Encryption::SseS3);
-    });
-    let ran = bench.run("apply", &[]).await.red("not-rekeyable");
-    assert_eq!(bench.body(KEYS[0]), request.as_bytes());
-    assert_eq!(bench.encryption(KEYS[0]), Encryption::SseS3);
-    assert!(ran.log.contains("another writer has made it the request"), "{}", ran.log);
+    for under_the_key in [false, true] {
+        let bench = Bench::new().await;
+        let key = bench.key.clone();
+        let encryption = if under_the_key { Encryption::Kms { key } } else { Encryption::SseS3 };
+        let written = encryption.clone();
+        bench.before_nth("CopyObject", KEYS[0], 1, move |world| {
+            world.put_object(BUCKET, KEYS[0], request, written.clone());
+        });
+        let ran = bench.run("apply", &[]).await.red("not-rekeyable");
+        assert_eq!(bench.body(KEYS[0]), request.as_bytes());
+        assert_eq!(bench.encryption(KEYS[0]), encryption);
+        assert!(ran.log.contains("another writer has made it the request"), "{}", ran.log);
+        assert_eq!(ran.check("object-readable"), "fail", "{}", ran.log);
+    }
 }
 
 /// The tags are asked for after the body, and without a condition.

@@ -16,7 +16,7 @@ use crate::names::printable;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pauses between the attempts of a request that only reads.
+/// Pauses between the attempts of a request that may be repeated.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
@@ -95,17 +95,7 @@ impl Api {
     /// As classified.
     pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
-        let ask = async || {
-            let answer = self.client.get(route.as_str(), None::<&()>).await;
-            answer.map_err(|error| classify(&error))
-        };
-        for pause in PAUSES {
-            match ask().await {
-                Err(ApiError::Unavailable(_)) => tokio::time::sleep(pause).await,
-                answer => return answer,
-            }
-        }
-        ask().await
+        repeated(async || self.client.get(route.as_str(), None::<&()>).await).await
     }
 
     /// POST to a path below the repository. It is not tried again: an answer that is lost does
@@ -118,21 +108,33 @@ impl Api {
         self.client.post(route, Some(body)).await.map_err(|error| classify(&error))
     }
 
-    /// PATCH of a path below the repository.
+    /// PATCH of a path below the repository; where GitHub is unavailable, again after a pause:
+    /// it says how a thing is to be, and so again says the same. (Annotations add up. Better
+    /// twice the same than a check run that stays open, which a branch may wait for.)
     ///
     /// # Errors
     /// As classified.
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let route = format!("{}/{path}", self.repository);
-        let send = async {
-            let answer = self.client._patch(route, Some(body)).await?;
+        let send = async || {
+            let answer = self.client._patch(route.as_str(), Some(body)).await?;
             // Some answer 204, with no body.
             let answer = octocrab::map_github_error(answer).await?;
             self.client.body_to_string(answer).await
         };
-        let text = send.await.map_err(|error| classify(&error))?;
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        Ok(serde_json::from_str(&repeated(send).await?).unwrap_or_default())
     }
+}
+
+/// Sends a request, and again after a pause where GitHub is unavailable.
+async fn repeated<T>(send: impl AsyncFn() -> octocrab::Result<T>) -> Result<T, ApiError> {
+    for pause in PAUSES {
+        match send().await.map_err(|error| classify(&error)) {
+            Err(ApiError::Unavailable(_)) => tokio::time::sleep(pause).await,
+            answer => return answer,
+        }
+    }
+    send().await.map_err(|error| classify(&error))
 }
 
 fn is_repository(name: &str) -> bool {

@@ -95,6 +95,28 @@ async fn without_the_right_there_is_a_warning_and_the_summary_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_does_not_leave_it_open() {
+    let bench = Bench::new().await;
+    let effects = [
+        Effect::fail(502, "Server Error"),
+        Effect::fail_after(502, "Server Error"),
+        Effect::ResetBefore,
+        Effect::ResetAfter,
+        Effect::Truncate,
+    ];
+    for (at, effect) in effects.into_iter().enumerate() {
+        let struck = bench.lab.inject(Matcher::every("UpdateCheckRun").nth(1), effect);
+        let ran = run(&bench, "backend", &[]).await.green();
+        assert_eq!(struck.times(), 1);
+        let check = bench.lab.world().github.check_runs[at].clone();
+        assert_eq!(check["status"], "completed", "{at}: {}", ran.log);
+        assert_eq!(check["conclusion"], "success");
+        assert!(!ran.log.contains("::warning"), "{}", ran.log);
+        bench.lab.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_cancelled_while_its_check_run_is_completed_ends_in_time() {
     let bench = Bench::new().await;
     bench.lab.inject(Matcher::every("UpdateCheckRun"), Effect::Timeout);

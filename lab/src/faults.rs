@@ -176,6 +176,11 @@ impl Fault {
         self.seen >= matcher.from && self.seen - matcher.from < matcher.count
     }
 
+    /// It is somebody's act, which is no request's fate.
+    pub(crate) fn acts(&self) -> bool {
+        matches!(*self.effect, Effect::Act(_))
+    }
+
     /// Has its effect.
     pub(crate) fn strike(&self) -> Arc<Effect> {
         self.struck.0.fetch_add(1, Ordering::SeqCst);

@@ -133,8 +133,7 @@ impl Shared {
         call: Call,
         wire: &Wire,
     ) -> Result<Answer, io::Error> {
-        let effect = self.effect(&call);
-        let Some(effect) = effect else { return self.carried_out(parts, call).await };
+        let Some(effect) = self.fate(&call) else { return self.carried_out(parts, call).await };
         match &*effect {
             Effect::Fail { status, code, message } => Ok(call.refusal(*status, code, message)),
             Effect::FailAfter { status, code } => {
@@ -160,10 +159,8 @@ impl Shared {
             }
             Effect::Truncate => wire.half(self.carried_out(parts, call).await?, Rest::Lost).await,
             Effect::Stall => wire.half(self.carried_out(parts, call).await?, Rest::Awaited).await,
-            Effect::Act(act) => {
-                act(&mut lock(&self.world));
-                self.carried_out(parts, call).await
-            }
+            // Done before its fate was asked for.
+            Effect::Act(_) => self.carried_out(parts, call).await,
             Effect::Freeze(freeze) => {
                 if !freeze.begins() {
                     return std::future::pending().await;
@@ -189,15 +186,27 @@ impl Shared {
         }
     }
 
-    /// What is to happen to this request. Each fault counts what it sees; the first one that
-    /// is due decides.
-    fn effect(&self, call: &Call) -> Option<Arc<Effect>> {
-        let mut faults = lock(&self.faults);
-        let due: Vec<&Fault> = faults
-            .iter_mut()
-            .filter_map(|fault| fault.is_due(call.operation(), call.resource()).then_some(&*fault))
-            .collect();
-        due.first().map(|fault| fault.strike())
+    /// What is to happen to this request. Each fault counts what it sees. Whoever is to act
+    /// before it does so; of the others that are due the first one decides.
+    fn fate(&self, call: &Call) -> Option<Arc<Effect>> {
+        let mut fate = None;
+        let mut acts = Vec::new();
+        for fault in lock(&self.faults).iter_mut() {
+            if !fault.is_due(call.operation(), call.resource()) {
+                continue;
+            }
+            if fault.acts() {
+                acts.push(fault.strike());
+            } else if fate.is_none() {
+                fate = Some(fault.strike());
+            }
+        }
+        for act in acts {
+            if let Effect::Act(act) = &*act {
+                act(&mut lock(&self.world));
+            }
+        }
+        fate
     }
 
     async fn carried_out(&self, parts: Parts, call: Call) -> Result<Answer, io::Error> {

@@ -286,6 +286,17 @@ impl World {
         self.buckets.get(bucket).and_then(|b| b.objects.get(key)).map_or(&[], Vec::as_slice)
     }
 
+    /// All keys, also those that are no more to be used.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.values()
+    }
+
+    /// The ARN of the key that an alias of an account stands for.
+    pub fn alias(&self, name: &str) -> Option<&str> {
+        let found = self.aliases.iter().find(|(arn, _)| arn.ends_with(&format!(":{name}")));
+        found.map(|(_, key)| key.as_str())
+    }
+
     /// All content, encryption and versions of a bucket in one value.
     pub fn digest(&self, bucket: &str) -> String {
         let mut hash = Md5::new();

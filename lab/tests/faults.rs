@@ -137,6 +137,13 @@ async fn someone_else_acts_just_before() {
     lab.inject(Matcher::every("PutObject").nth(1), act);
     assert_eq!(refusal(put(&lab).if_match(etag).send().await).short(), (412, "PreconditionFailed"));
     assert_eq!(body(&s3(&lab, "deploy"), STATE).await, b"theirs");
+    // Also before one that fails.
+    let act = |world: &mut aws_lab::World| world.remove_object(BUCKET, STATE);
+    lab.inject(Matcher::every("HeadObject"), Effect::Act(Box::new(act)));
+    lab.inject(Matcher::every("HeadObject"), Effect::fail(500, "InternalError"));
+    let head = s3(&lab, "deploy").head_object().bucket(BUCKET).key(STATE).send().await;
+    assert_eq!(refusal(head).status, 500);
+    assert!(lab.world().current(BUCKET, STATE).is_none());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher};
 
 use super::way::{Way, With, files};
-use super::{Bounds, Part, defects, each, table};
+use super::{Bounds, Part, defects, each, keys, table};
 use crate::common::CANARY;
 use crate::common::bench::Bench;
 
@@ -19,18 +19,6 @@ const MODES: [&str; 9] = [
     "recover-key",
     "revoke",
 ];
-const PRINCIPAL: &str = "arn:aws:iam::222222222222:role/cicd";
-
-/// What a key mode is given, by the administrator of the state account.
-fn of_key_mode(bench: &Bench, mode: &str) -> Vec<(String, String)> {
-    let id = bench.key.rsplit('/').next().unwrap_or_default();
-    let principals = ("INPUT_DEPLOY-PRINCIPALS", PRINCIPAL);
-    let target = [("INPUT_TARGET-KEY", bench.key.as_str()), ("INPUT_CONFIRM", id), principals];
-    let create = [("INPUT_ALIAS", "alias/next"), ("INPUT_CONFIRM", "create"), principals];
-    let more = if mode == "create-key" { create } else { target };
-    bench.job_variables("key-admin", mode, "", &more)
-}
-
 /// What happens to every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Every {
@@ -116,9 +104,9 @@ async fn searched(case: Case) -> Result<usize> {
     if let Some(effect) = case.every.effect() {
         bench.lab.inject(Matcher::any(), effect);
     }
-    let of_a_key = case.mode.ends_with("-key") || case.mode == "revoke";
+    let of_a_key = Way { mode: case.mode, ..way }.is_of_a_key();
     let mut variables = match of_a_key {
-        true => of_key_mode(&bench, case.mode),
+        true => keys::variables(&bench, case.mode),
         false => way.variables(&bench),
     };
     let key = if case.mode == "rollback" || of_a_key { "" } else { &bench.key };

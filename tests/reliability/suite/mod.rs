@@ -7,6 +7,7 @@ pub mod canary;
 pub mod crashes;
 pub mod faults;
 pub mod fuzz;
+mod keys;
 pub mod races;
 pub mod terraform;
 mod way;
@@ -29,9 +30,15 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// The cases that are tried.
+    /// The cases that are tried: at least one, and of a part not only the first.
     fn of<C>(self, cases: Vec<C>) -> Vec<C> {
-        cases.into_iter().step_by(self.stride).collect()
+        let first = (self.stride / 2).min(cases.len().saturating_sub(1));
+        cases.into_iter().skip(first).step_by(self.stride).collect()
+    }
+
+    /// All of them.
+    fn is_whole(self) -> bool {
+        self.stride == 1
     }
 }
 
@@ -68,17 +75,20 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    stream::iter(cases)
-        .map(|case| {
+    let mut outcomes: Vec<_> = stream::iter(cases.into_iter().enumerate())
+        .map(|(at, case)| {
             let task = tokio::spawn(one(case));
             async move {
                 let ended = task.await.unwrap_or_else(|panic| Err(panic.into()));
-                (case, ended.map_err(|error| error.context(format!("{case:?}"))))
+                (at, case, ended.map_err(|error| error.context(format!("{case:?}"))))
             }
         })
-        .buffered(at_once)
+        // Some wait for long, and nobody is to wait for them.
+        .buffer_unordered(at_once)
         .collect()
-        .await
+        .await;
+    outcomes.sort_by_key(|(at, ..)| *at);
+    outcomes.into_iter().map(|(_, case, outcome)| (case, outcome)).collect()
 }
 
 /// The defects among outcomes.

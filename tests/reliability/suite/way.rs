@@ -1,9 +1,12 @@
-//! A run of `apply` or `rollback` on some states, and what must hold after it.
+//! A run of `apply` or `rollback` on some states, or of a key mode on their key, and what
+//! must hold after it.
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use aws_lab::{Encryption, Topology, WorkflowRun};
+use aws_lab::{Effect, Encryption, Matcher, Topology, WorkflowJob, WorkflowRun, World};
 use serde_json::{Value, json};
 
 use crate::common::bench::Bench;
@@ -12,6 +15,10 @@ use crate::common::{BUCKET, KEYS, Ran, state};
 /// A state that only a listing names.
 const LISTED: &str = "env:/blue/production";
 const DEPLOY_ACCOUNT: &str = "222222222222";
+/// What this run's job runs on.
+const RUNNER: &str = "runner-1";
+/// Requests for lists of runs that one look at them takes.
+const LISTS: u32 = 9;
 
 /// What belongs to the run beside the re-key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +27,8 @@ pub enum With {
     Nothing,
     /// The gate's probe, the look for runs in flight and the check run.
     Guards,
+    /// The same, and another run of the workflow, which ends while it is waited for.
+    Others,
     /// Terraform's lock, a prefix, tags, a reader, and a key policy with kms:ViaService, under
     /// which one state goes first.
     Everything,
@@ -28,12 +37,14 @@ pub enum With {
     /// A key policy under which S3 writes and does not read, as only S3 can tell: the state
     /// that goes first is put back, and the run fails.
     Refusal,
+    /// States that need the key, which `retire-key` is to leave alone then.
+    Needed,
 }
 
 /// How the states are re-keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// `apply` or `rollback`.
+    /// `apply`, `rollback`, or a key mode.
     pub mode: &'static str,
     /// What else is done.
     pub with: With,
@@ -57,11 +68,18 @@ impl Way {
         let with = match self.with {
             With::Nothing => "",
             With::Guards => ", probe, runs in flight, check run",
+            With::Others => ", another run waited for",
             With::Everything => ", lock, prefix, tags, reader, kms:ViaService",
             With::History => ", old versions",
             With::Refusal => ", unreadable and restored",
+            With::Needed => " of a key that states need",
         };
         format!("`{}`{how}{with}", self.mode)
+    }
+
+    /// GitHub is asked for runs, and told of this one.
+    pub fn is_on_github(self) -> bool {
+        matches!(self.with, With::Guards | With::Others)
     }
 
     fn who(self) -> &'static str {
@@ -76,61 +94,81 @@ impl Way {
 
     /// The lab, with the states as they are before.
     pub async fn bench(self) -> Bench {
-        Bench::with(Topology::Roles, |world| {
-            let key = world.state_key_arn().to_owned();
-            for (at, name) in self.keys().into_iter().enumerate() {
-                let before = match self.mode {
-                    "rollback" => Encryption::Kms { key: key.clone() },
-                    _ => Encryption::SseS3,
-                };
-                // The two usual ones are there already, under SSE-S3.
-                let more = name == LISTED || self.mode == "rollback" || self.with == With::History;
-                if more {
-                    world.put_object(BUCKET, name, state(7 + at as u64), before);
-                }
-            }
-            if self.with == With::Everything {
-                world.tag_object(BUCKET, KEYS[0], &[("team", "infra")]);
-                world.add_reader_role("report", DEPLOY_ACCOUNT, true, true);
-            }
-            if matches!(self.with, With::Everything | With::Refusal) {
-                world.require_via_service(&key);
-                let grant = json!({ "Effect": "Allow", "Principal": "*",
-                    "Action": ["s3:ListBucketVersions", "s3:GetObjectVersion"],
-                    "Resource": [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")] });
-                let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
-                policy["Statement"].as_array_mut().unwrap().push(grant);
-            }
-            if self.with == With::Refusal {
-                world.drop_from_key_policy(&key, "kms:Decrypt");
+        let bench = Bench::with(Topology::Roles, |world| {
+            if self.is_of_a_key() {
+                self.arrange_key(world);
+            } else {
+                self.arrange_states(world);
             }
             world.github.workflows = vec!["infra.yml".into()];
-            world.github.runs = vec![WorkflowRun {
-                id: 1,
-                workflow: "infra.yml".into(),
-                status: "in_progress".into(),
-                branch: "main".into(),
-                created_at: "2026-11-24T02:00:00Z".into(),
-                again_at: None,
-                jobs: vec![],
-            }];
+            world.github.runs = vec![run(1, RUNNER, "State under the key")];
+            if self.with == With::Others {
+                world.github.runs.push(run(2, "runner-2", "terraform plan"));
+            }
         })
-        .await
+        .await;
+        if self.with == With::Others {
+            // At the second look it is over.
+            let second = Matcher::every("ListRepositoryRuns").nth(LISTS + 1);
+            bench.lab.inject(second, Effect::Act(Box::new(others_end)));
+        }
+        bench
+    }
+
+    fn arrange_states(self, world: &mut World) {
+        let key = world.state_key_arn().to_owned();
+        let tag = |world: &mut World| {
+            if self.with == With::Everything {
+                world.tag_object(BUCKET, KEYS[0], &[("team", "infra")]);
+            }
+        };
+        tag(world);
+        for (at, name) in self.keys().into_iter().enumerate() {
+            let before = match self.mode {
+                "rollback" => Encryption::Kms { key: key.clone() },
+                _ => Encryption::SseS3,
+            };
+            // The two usual ones are there already, under SSE-S3.
+            let more = name == LISTED || self.mode == "rollback" || self.with == With::History;
+            if more {
+                world.put_object(BUCKET, name, state(7 + at as u64), before);
+            }
+        }
+        tag(world);
+        if self.with == With::Everything {
+            world.add_reader_role("report", DEPLOY_ACCOUNT, true, true);
+        }
+        if matches!(self.with, With::Everything | With::Refusal) {
+            world.require_via_service(&key);
+            let grant = json!({ "Effect": "Allow", "Principal": "*",
+                "Action": ["s3:ListBucketVersions", "s3:GetObjectVersion"],
+                "Resource": [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")] });
+            let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+            policy["Statement"].as_array_mut().unwrap().push(grant);
+        }
+        if self.with == With::Refusal {
+            world.drop_from_key_policy(&key, "kms:Decrypt");
+        }
     }
 
     /// The environment of the run.
     pub fn variables(self, bench: &Bench) -> Vec<(String, String)> {
+        if self.is_of_a_key() {
+            return super::keys::variables(bench, self.mode);
+        }
         let key = if self.mode == "rollback" { "" } else { &bench.key };
         let reader = format!("arn:aws:iam::{DEPLOY_ACCOUNT}:role/report");
         let mut more = vec![];
         if self.in_place {
             more.push(("INPUT_STRATEGY", "in-place"));
         }
-        if self.with != With::Guards {
+        if !self.is_on_github() {
             more.push(("INPUT_PROBE", "off"));
         }
         match self.with {
-            With::Nothing | With::Guards | With::Refusal => {}
+            With::Nothing | With::Guards | With::Refusal | With::Needed => {}
+            // Short, so that the pauses are.
+            With::Others => more.push(("INPUT_IN-FLIGHT-TIMEOUT", "8")),
             With::Everything => more.extend([
                 ("INPUT_LOCK", "s3"),
                 ("INPUT_LOCK-TIMEOUT", "0"),
@@ -140,30 +178,56 @@ impl Way {
             With::History => more.push(("INPUT_HISTORY", "rekey")),
         }
         let mut variables = bench.variables(self.who(), self.mode, key, &more);
-        if self.with == With::Guards {
+        if self.is_on_github() {
             variables.extend(bench.lab.github_env());
             variables.push(("INPUT_CHECK-RUN".into(), "true".into()));
             let workflow = "example/infrastructure/.github/workflows/infra.yml@refs/heads/main";
             variables.push(("GITHUB_WORKFLOW_REF".into(), workflow.into()));
+            variables.push(("RUNNER_NAME".into(), RUNNER.into()));
         }
         variables
     }
 
     /// Runs it once.
     pub fn run(self, bench: &Bench) -> Ran {
-        self.run_with(bench, &[])
-    }
-
-    /// Runs it once, with further variables.
-    pub fn run_with(self, bench: &Bench, more: &[(&str, &str)]) -> Ran {
-        let mut variables = self.variables(bench);
-        variables
-            .extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let variables = self.variables(bench);
         tokio::task::block_in_place(|| bench.workspace.run(&variables))
     }
 
-    /// How many states are as wanted.
+    /// Runs it once, with further variables. It must end by itself within this time.
+    pub fn run_within(self, bench: &Bench, more: &[(&str, &str)], limit: Duration) -> Result<Ran> {
+        let mut variables = self.variables(bench);
+        variables
+            .extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        tokio::task::block_in_place(|| {
+            let child = bench.workspace.start(&variables);
+            let pid = child.id().to_string();
+            let (ended, end) = mpsc::channel::<()>();
+            let watch = std::thread::spawn(move || {
+                let late = end.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+                if late {
+                    let _ = std::process::Command::new("kill").args(["-KILL", &pid]).status();
+                }
+                late
+            });
+            let ran = bench.workspace.finish(child, &variables);
+            drop(ended);
+            let late = watch.join().unwrap_or(true);
+            ensure!(!late, "it did not end by itself within {limit:?}\n{}", ran.log);
+            Ok(ran)
+        })
+    }
+
+    /// How many things are to be as wanted.
+    pub fn all(self) -> usize {
+        if self.is_of_a_key() { 1 } else { self.keys().len() }
+    }
+
+    /// How many are.
     pub fn done(self, bench: &Bench) -> usize {
+        if self.is_of_a_key() {
+            return usize::from(self.key_done(bench));
+        }
         let wanted = |key: &&&str| bench.encryption(key) == self.wanted(bench);
         self.keys().iter().filter(wanted).count()
     }
@@ -171,6 +235,9 @@ impl Way {
     /// The bytes of before, under the encryption of before or the one that is wanted; and
     /// nothing that was ever there is gone.
     pub fn intact(self, bench: &Bench) -> Result<()> {
+        if self.is_of_a_key() {
+            return self.key_intact(bench);
+        }
         for (at, key) in self.keys().into_iter().enumerate() {
             let written = state(7 + at as u64);
             ensure!(bench.body(key) == written, "`{key}` has other bytes");
@@ -191,6 +258,7 @@ impl Way {
     /// Runs it until it has come to its end, doing on the way what a run says is to be done.
     pub fn to_the_end(self, bench: &Bench) -> Result<Taken> {
         let mut taken = Taken::default();
+        others_end(&mut bench.lab.world());
         let mut ran = self.run(bench);
         if !locks(bench, &self.keys()).is_empty() {
             let reason = ran.output("failure-reason");
@@ -210,6 +278,9 @@ impl Way {
 
     /// All that an undisturbed run comes to.
     pub fn converged(self, bench: &Bench, ran: &Ran) -> Result<()> {
+        if self.is_of_a_key() {
+            return self.key_converged(bench, ran);
+        }
         self.intact(bench)?;
         let reason = ran.output("failure-reason");
         if self.with == With::Refusal {
@@ -249,6 +320,32 @@ impl Way {
     }
 }
 
+/// A run of the workflow with one job, which is at this step.
+fn run(id: u64, runner: &str, step: &str) -> WorkflowRun {
+    WorkflowRun {
+        id,
+        workflow: "infra.yml".into(),
+        status: "in_progress".into(),
+        branch: "main".into(),
+        created_at: format!("2026-11-24T02:0{id}:00Z"),
+        again_at: None,
+        jobs: vec![WorkflowJob {
+            status: "in_progress".into(),
+            started_at: format!("2026-11-24T02:0{id}:10Z"),
+            runner: runner.into(),
+            step: Some(step.into()),
+        }],
+    }
+}
+
+/// All runs but this one are over.
+fn others_end(world: &mut World) {
+    for run in world.github.runs.iter_mut().skip(1) {
+        run.status = "completed".into();
+        run.jobs.iter_mut().for_each(|job| job.status = "completed".into());
+    }
+}
+
 /// The locks that are there: object keys and bodies.
 fn locks(bench: &Bench, keys: &[&str]) -> Vec<(String, Vec<u8>)> {
     let world = bench.lab.world();
@@ -260,12 +357,26 @@ fn locks(bench: &Bench, keys: &[&str]) -> Vec<(String, Vec<u8>)> {
     held.collect()
 }
 
-/// Releases what a killed run has left, if the run says by which command.
-fn unlock(bench: &Bench, ran: &Ran) -> Result<()> {
-    for (name, body) in locks(bench, &[KEYS[0], KEYS[1], LISTED]) {
+/// The run says of each lock that is there by which command to release it. Returns their
+/// object keys.
+pub fn named_locks(bench: &Bench, keys: &[&str], ran: &Ran) -> Result<Vec<String>> {
+    let mut named = Vec::new();
+    for (name, body) in locks(bench, keys) {
         let info: Value = serde_json::from_slice(&body)?;
         let command = format!("terraform force-unlock {}", info["ID"].as_str().unwrap_or_default());
-        ensure!(ran.log.contains(&command), "{command} is not said\n{}", ran.log);
+        ensure!(
+            ran.log.contains(&command),
+            "`{name}` is there, and not said: {command}\n{}",
+            ran.log
+        );
+        named.push(name);
+    }
+    Ok(named)
+}
+
+/// Releases what a killed run has left, if the run says by which command.
+fn unlock(bench: &Bench, ran: &Ran) -> Result<()> {
+    for name in named_locks(bench, &[KEYS[0], KEYS[1], LISTED], ran)? {
         bench.lab.world().delete_object(BUCKET, &name);
     }
     Ok(())

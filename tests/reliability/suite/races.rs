@@ -7,6 +7,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde_json::Value;
 
+use super::way::locks;
 use super::{Bounds, Part, defects, each, table};
 use crate::common::bench::{Bench, workspace};
 use crate::common::{BUCKET, KEYS, Ran, state};
@@ -35,16 +36,19 @@ enum Runs {
     Apply,
     Rollback,
     TwoApplies,
+    /// The same, each with Terraform's lock, which the writer does not heed.
+    TwoWithLocks,
     /// By S3's in-place operation, which knows no condition.
     InPlace,
     /// S3 writes and does not read: each write is put back.
     Restore,
 }
 
-const RUNS: [(Runs, &str); 5] = [
+const RUNS: [(Runs, &str); 6] = [
     (Runs::Apply, "`apply`"),
     (Runs::Rollback, "`rollback`"),
     (Runs::TwoApplies, "two `apply` at once"),
+    (Runs::TwoWithLocks, "two `apply` at once, `lock: s3`"),
     (Runs::InPlace, "`apply` in place"),
     (Runs::Restore, "`apply`, unreadable and restored"),
 ];
@@ -60,8 +64,12 @@ struct Case {
 struct Came {
     /// Writes that really came between.
     writes: usize,
-    /// Runs that gave way: `concurrent-writes`.
-    gave_way: usize,
+    /// Runs that did all they were asked for.
+    green: usize,
+    /// Runs that gave way (`concurrent-writes`), or could not read what they wrote.
+    red: usize,
+    /// Of these, runs that put a state back.
+    restored: usize,
 }
 
 fn serial(version: &Version) -> u64 {
@@ -133,12 +141,13 @@ async fn interleaved(case: Case) -> Result<Came> {
         Runs::InPlace => ("admin", "in-place"),
         _ => ("deploy", "auto"),
     };
-    let more = [("INPUT_PROBE", "off"), ("INPUT_STRATEGY", strategy)];
+    let lock = if case.runs == Runs::TwoWithLocks { "s3" } else { "none" };
+    let more = [("INPUT_PROBE", "off"), ("INPUT_STRATEGY", strategy), ("INPUT_LOCK", lock)];
     let variables = bench.variables(who, mode, variable, &more);
     let ran: Vec<Ran> = tokio::task::block_in_place(|| {
         let mut workspaces = vec![&bench.workspace];
         let other = workspace();
-        if case.runs == Runs::TwoApplies {
+        if matches!(case.runs, Runs::TwoApplies | Runs::TwoWithLocks) {
             workspaces.push(&other);
         }
         let started: Vec<_> = workspaces.iter().map(|one| one.start(&variables)).collect();
@@ -146,6 +155,8 @@ async fn interleaved(case: Case) -> Result<Came> {
         ended.map(|(workspace, child)| workspace.finish(child, &variables)).collect()
     });
 
+    let locks = locks(&bench, &KEYS);
+    ensure!(locks.is_empty(), "{} locks were left\n{}", locks.len(), ran[0].log);
     let world = bench.lab.world();
     let versions = world.versions(BUCKET, KEYS[0]);
     // A copy repeats the serial before it and brings no older one back: the newest bytes
@@ -167,7 +178,7 @@ async fn interleaved(case: Case) -> Result<Came> {
     }
 
     let wanted = if mode == "rollback" { Encryption::SseS3 } else { Encryption::Kms { key } };
-    let mut came = Came { writes: serials.len() - 1, gave_way: 0 };
+    let mut came = Came { writes: serials.len() - 1, ..Came::default() };
     for ran in &ran {
         let reason = ran.output("failure-reason");
         let expected: &[&str] = match case.runs {
@@ -178,7 +189,9 @@ async fn interleaved(case: Case) -> Result<Came> {
             _ => &["", "concurrent-writes"],
         };
         ensure!(expected.contains(&reason), "{reason}\n{}", ran.log);
-        came.gave_way += usize::from(ran.code != 0);
+        came.green += usize::from(ran.code == 0);
+        came.red += usize::from(ran.code != 0);
+        came.restored += usize::from(reason == "restored");
         if case.runs == Runs::Restore && ran.report["objects"][0]["version_id"].is_null() {
             // It says that it does not know.
             continue;
@@ -200,33 +213,48 @@ async fn interleaved(case: Case) -> Result<Came> {
 
 /// Seeded interleavings.
 pub async fn part(bounds: Bounds) -> Result<Part> {
-    let case = |seed: u64| Case { seed, runs: RUNS[(seed % 5) as usize].0 };
-    let outcomes = each((0..bounds.seeds).map(case).collect(), 3, interleaved).await;
-    let rows: Vec<Vec<String>> = RUNS
-        .iter()
-        .map(|(runs, name)| {
-            let own: Vec<_> = outcomes.iter().filter(|(case, _)| case.runs == *runs).collect();
-            let came: Vec<&Came> =
-                own.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).collect();
-            vec![
-                (*name).to_owned(),
-                own.len().to_string(),
-                came.iter().map(|came| came.writes).sum::<usize>().to_string(),
-                came.iter().map(|came| came.gave_way).sum::<usize>().to_string(),
-                (own.len() - came.len()).to_string(),
-            ]
-        })
-        .collect();
-    let head =
-        ["beside the writer", "interleavings", "writes between", "ended red", "lost or untrue"];
+    let kinds = RUNS.len() as u64;
+    let case = |seed: u64| Case { seed, runs: RUNS[(seed % kinds) as usize].0 };
+    let outcomes = each((0..bounds.seeds).map(case).collect(), 4, interleaved).await;
+    let mut defects = defects(&outcomes);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (runs, name) in &RUNS {
+        let own: Vec<_> = outcomes.iter().filter(|(case, _)| case.runs == *runs).collect();
+        let came: Vec<&Came> =
+            own.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).collect();
+        let sum = |of: &dyn Fn(&Came) -> usize| came.iter().map(|came| of(came)).sum::<usize>();
+        let (writes, green, restored) =
+            (sum(&|came| came.writes), sum(&|came| came.green), sum(&|came| came.restored));
+        // What never happens shows nothing.
+        let shows = if *runs == Runs::Restore { restored > 0 } else { green > 0 };
+        if writes == 0 || !shows {
+            defects.push(format!(
+                "{name}: nothing is shown by {writes} writes, {green} green runs, {restored} restores"
+            ));
+        }
+        let red = sum(&|came| came.red);
+        let numbers = [own.len(), writes, green, red, restored, own.len() - came.len()];
+        let mut row = vec![(*name).to_owned()];
+        row.extend(numbers.map(|number| number.to_string()));
+        rows.push(row);
+    }
+    let head = [
+        "beside the writer",
+        "interleavings",
+        "writes between",
+        "runs green",
+        "red",
+        "of them restored",
+        "lost or untrue",
+    ];
     let text = format!(
         "A writer like Terraform changes a state just before a request of the run, with the old \
          backend.tf or with the new one: seeds 0 to {}. No serial may be lost or come back, no copy of \
          `apply` may take a state off the key, and the report's version and serial must be those of an \
          object that was the current one at the time that it names. After five attempts a run gives way \
-         (`concurrent-writes`); the runs that cannot read what they write all end red.\n\n{}",
+         (`concurrent-writes`); the runs that cannot read what they write all end red. No lock may be left.\n\n{}",
         bounds.seeds - 1,
         table(&head, &rows)
     );
-    Ok(Part { title: "Races", text, defects: defects(&outcomes) })
+    Ok(Part { title: "Races", text, defects })
 }

@@ -1,14 +1,14 @@
 //! The real Terraform writes again and again, without a lock and with its own S3 lock, while
 //! the action re-keys its state back and forth.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aws_lab::Topology;
 use serde_json::Value;
 
+use super::way::locks;
 use super::{Bounds, Part, table};
 use crate::common::bench::{Bench, workspace};
 use crate::common::terraform::Terraform;
@@ -24,22 +24,27 @@ struct Locking {
     input: &'static str,
     /// Terraform's argument.
     argument: &'static str,
-    /// How a run of the action that comes second may end.
-    gives_way: &'static str,
+    /// How a run of the action that comes second may end, beside having done all.
+    gives_way: Option<&'static str>,
 }
 
 const WITHOUT: Locking = Locking {
     name: "without a lock",
     input: "none",
     argument: "-lock=false",
-    gives_way: "concurrent-writes",
+    gives_way: Some("concurrent-writes"),
 };
+/// The action waits for a lock 60 seconds, and a round of Terraform takes one or two.
 const WITH: Locking = Locking {
     name: "with the S3 lock",
     input: "s3",
     argument: "-lock-timeout=60s",
-    gives_way: "state-locked",
+    gives_way: None,
 };
+const MODES: [&str; 2] = ["apply", "rollback"];
+/// How much longer than it should take it may take on a slow machine until each side has done
+/// something.
+const SLOW: u32 = 10;
 
 /// The number that a module of this round has as its output.
 fn module(workspace: &Workspace, round: u64) {
@@ -58,6 +63,23 @@ fn gave_up_at_a_released_lock(log: &str) -> bool {
     said.iter().all(|text| log.contains(text))
 }
 
+/// What the loop of the action has done, by mode.
+#[derive(Default)]
+struct Done {
+    runs: [AtomicUsize; 2],
+    gave_way: [AtomicUsize; 2],
+    /// States, by all of them.
+    rekeyed: AtomicUsize,
+}
+
+impl Done {
+    /// It has shown something.
+    fn shows(&self) -> bool {
+        let something = |done: &AtomicUsize| done.load(Ordering::Relaxed) > 0;
+        self.runs.iter().all(something) && something(&self.rekeyed)
+    }
+}
+
 /// What the loop of Terraform has done.
 struct Written {
     /// `terraform apply` that went through, each with a serial of its own.
@@ -67,12 +89,17 @@ struct Written {
 }
 
 /// One `terraform apply` after the other, each with the old backend.tf or with the new one
-/// in turn.
-fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -> Result<Written> {
+/// in turn, as long as it goes on.
+fn writer(
+    bench: &Bench,
+    terraform: &Terraform,
+    goes_on: impl Fn() -> bool,
+    lock: Locking,
+) -> Result<Written> {
     let environment = bench.lab.env("deploy");
     let folder = bench.workspace.module("infra");
     let (mut round, mut again) = (0, 0);
-    while Instant::now() < until {
+    while goes_on() {
         round += 1;
         let key = if round % 2 == 0 { bench.key.as_str() } else { "" };
         let backend = bench.variables("deploy", "backend", key, &[("INPUT_LOCK", lock.input)]);
@@ -95,24 +122,27 @@ fn writer(bench: &Bench, terraform: &Terraform, until: Instant, lock: Locking) -
     Ok(Written { rounds: round, again })
 }
 
-/// `apply` and `rollback` in turn, from a checkout of its own; how they ended.
-fn rekeyer(bench: &Bench, over: &AtomicBool, lock: Locking) -> Result<BTreeMap<String, usize>> {
+/// `apply` and `rollback` in turn, from a checkout of its own, until it is over.
+fn rekeyer(bench: &Bench, over: &AtomicBool, done: &Done, lock: Locking) -> Result<()> {
     let checkout = workspace();
-    let mut ended = BTreeMap::new();
-    let mut runs = 0;
-    while !over.load(Ordering::Relaxed) {
-        let (mode, key) = [("apply", bench.key.as_str()), ("rollback", "")][runs % 2];
-        runs += 1;
+    for at in [0, 1].into_iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let (mode, key) = (MODES[at], [bench.key.as_str(), ""][at]);
         let more = [("INPUT_PROBE", "off"), ("INPUT_LOCK", lock.input)];
         let ran = checkout.run(&bench.variables("deploy", mode, key, &more));
-        let reason = ran.output("failure-reason").to_owned();
-        let known =
-            (ran.code == 0) == reason.is_empty() && ["", lock.gives_way].contains(&reason.as_str());
-        ensure!(known, "{mode} ended with {}: {reason}\n{}", ran.code, ran.log);
-        let how = if reason.is_empty() { "done" } else { "gave way" };
-        *ended.entry(format!("`{mode}` {how}")).or_default() += 1;
+        let reason = ran.output("failure-reason");
+        let how = match (ran.code, reason) {
+            (0, "") => &done.runs,
+            (1, reason) if Some(reason) == lock.gives_way => &done.gave_way,
+            (code, reason) => bail!("{mode} ended with {code}: {reason}\n{}", ran.log),
+        };
+        how[at].fetch_add(1, Ordering::Relaxed);
+        let rekeyed = ran.output("rekeyed").parse().unwrap_or(0);
+        done.rekeyed.fetch_add(rekeyed, Ordering::Relaxed);
     }
-    Ok(ended)
+    Ok(())
 }
 
 /// Both loops side by side, one way and the other.
@@ -133,7 +163,8 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
     let text = format!(
         "For {} seconds each, on one state: `terraform apply` in a loop, with the old backend.tf and the new \
          one in turn, and `apply` and `rollback` in a loop beside it. Every round of Terraform must be there, \
-         no serial may go back, and the last plan must be clean. Terraform gives up at once, whatever its \
+         no serial may go back, the last plan must be clean, and both modes must have done their work: with \
+         the lock always, without it in some runs. Terraform gives up at once, whatever its \
          `-lock-timeout`, where a lock that it was refused is released before it has read who holds it; it is \
          then run again.\n\n{}",
         bounds.seconds,
@@ -148,29 +179,35 @@ async fn side_by_side(
     lock: Locking,
 ) -> Result<Vec<(String, String)>> {
     let bench = Bench::with(Topology::Roles, |world| world.remove_object(BUCKET, KEYS[0])).await;
-    let over = AtomicBool::new(false);
-    let until = Instant::now() + Duration::from_secs(bounds.seconds);
+    let (over, done) = (AtomicBool::new(false), Done::default());
+    let (began, wanted) = (Instant::now(), Duration::from_secs(bounds.seconds));
+    let goes_on = || {
+        let passed = began.elapsed();
+        passed < wanted || !done.shows() && passed < wanted * SLOW
+    };
     let (written, ended) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
-            let rekeyer = scope.spawn(|| rekeyer(&bench, &over, lock));
-            let written = writer(&bench, terraform, until, lock);
+            let rekeyer = scope.spawn(|| rekeyer(&bench, &over, &done, lock));
+            let written = writer(&bench, terraform, goes_on, lock);
             over.store(true, Ordering::Relaxed);
             (written, rekeyer.join())
         })
     });
-    let ended = ended.map_err(|_| anyhow::anyhow!("the re-keying loop panicked"))??;
+    ended.map_err(|_| anyhow::anyhow!("the re-keying loop panicked"))??;
     let Written { rounds, again } = written?;
+    ensure!(done.shows(), "in {:.0?} not every mode has done something", began.elapsed());
     let mut rows = vec![("`terraform apply`".to_owned(), rounds.to_string())];
     if again > 0 {
         rows.push(("run again, the lock being gone".to_owned(), again.to_string()));
     }
-    rows.extend(ended.iter().map(|(how, runs)| (how.clone(), runs.to_string())));
+    for (how, runs) in [("done", &done.runs), ("gave way", &done.gave_way)] {
+        for (mode, runs) in MODES.iter().zip(runs) {
+            rows.push((format!("`{mode}` {how}"), runs.load(Ordering::Relaxed).to_string()));
+        }
+    }
     let kept = tokio::task::block_in_place(|| kept(&bench, terraform, rounds))?;
     rows.extend(kept.into_iter().map(|(what, number)| (what.to_owned(), number)));
-    let locks = KEYS
-        .iter()
-        .filter(|key| bench.lab.world().current(BUCKET, &format!("{key}.tflock")).is_some());
-    ensure!(locks.count() == 0, "a lock was left behind");
+    ensure!(locks(&bench, &KEYS).is_empty(), "a lock was left behind");
     Ok(rows)
 }
 
@@ -192,6 +229,7 @@ fn kept(bench: &Bench, terraform: &Terraform, rounds: u64) -> Result<[(&'static 
     let copies = serials.len();
     serials.dedup();
     inputs.dedup();
+    ensure!(copies > serials.len(), "nothing was ever re-keyed: {serials:?}");
     ensure!(inputs == (1..=rounds).collect::<Vec<_>>(), "a round is missing: {inputs:?}");
     let code = terraform.plan(&bench.lab, "deploy", &bench.workspace.module("infra"));
     ensure!(code == 0, "the last plan is not clean (exit {code})");

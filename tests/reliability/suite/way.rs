@@ -347,7 +347,7 @@ fn others_end(world: &mut World) {
 }
 
 /// The locks that are there: object keys and bodies.
-fn locks(bench: &Bench, keys: &[&str]) -> Vec<(String, Vec<u8>)> {
+pub fn locks(bench: &Bench, keys: &[&str]) -> Vec<(String, Vec<u8>)> {
     let world = bench.lab.world();
     let names = keys.iter().map(|key| format!("{key}.tflock"));
     let held = names.filter_map(|name| {

@@ -277,6 +277,27 @@ async fn no_deletion_meets_another_ones_lock() {
 
 /// Time is up while states are in hand.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_while_it_waits_leaves_its_own_behind_nowhere() {
+    let bench = Bench::new().await;
+    bench.lab.world().put_object(BUCKET, &lock_of(KEYS[1]), TERRAFORMS, Encryption::SseS3);
+    let variables = bench.variables("deploy", "apply", &bench.key, &[LOCK]);
+    // By its second look at the one that is held it has had the other one.
+    let waits = |bench: &Bench| {
+        let log = bench.lab.log();
+        let held = lock_of(KEYS[1]);
+        let looks = log.iter().filter(|e| e.resource.as_deref() == Some(held.as_str()));
+        looks.filter(|e| e.operation == "GetObject").count() > 1
+    };
+    let (ran, seconds) = bench.interrupted(&variables, waits, "-INT");
+    let ran = ran.red("cancelled");
+    assert!(ran.log.contains("waiting for the lock of `production-bootstrap`"), "{}", ran.log);
+    assert!(seconds < 3.0, "{seconds} s");
+    assert_eq!(lock(&bench.lab, KEYS[0]), None, "{}", ran.log);
+    assert_eq!(lock(&bench.lab, KEYS[1]).unwrap(), TERRAFORMS.as_bytes());
+    assert_eq!(bench.encryption(KEYS[0]), Encryption::SseS3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_released_at_the_time_limit() {
     let bench = Bench::new().await;
     bench.lab.inject(Matcher::every("CopyObject"), Effect::Timeout);

@@ -2,7 +2,7 @@
 //! Terraform beside it, each counted, as a Markdown page.
 //!
 //! `--write` puts the page into docs/reliability.md. `--part NAME` tries one part alone:
-//! crashes, faults, races, canary, fuzz or terraform.
+//! crashes, faults, races, canary, fuzz, terraform or found.
 
 #![allow(clippy::print_stdout, reason = "the tables are for whoever started it")]
 
@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
 
     let began = Instant::now();
     let mut parts: Vec<Part> = Vec::new();
-    for name in ["crashes", "faults", "races", "canary", "fuzz", "terraform"] {
+    for name in ["crashes", "faults", "races", "canary", "fuzz", "terraform", "found"] {
         if only.is_some_and(|only| only != name) {
             continue;
         }
@@ -52,7 +52,8 @@ async fn main() -> Result<()> {
             "races" => suite::races::part(ALL).await?,
             "canary" => suite::canary::part(ALL).await?,
             "fuzz" => suite::fuzz::part(FUZZ).await?,
-            _ => suite::terraform::part(ALL).await?,
+            "terraform" => suite::terraform::part(ALL).await?,
+            _ => suite::found::part(),
         };
         println!("{}", part.markdown());
         parts.push(part);

@@ -42,6 +42,11 @@ async fn hostile_input_stays_text() {
     without_defects(&suite::fuzz::part(SOME).await.unwrap());
 }
 
+#[test]
+fn what_was_found_is_not_found_again() {
+    without_defects(&suite::found::part());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn terraform_beside_the_action_loses_nothing() {
     let part = suite::terraform::part(SOME).await.unwrap();

@@ -6,6 +6,7 @@ mod answers;
 pub mod canary;
 pub mod crashes;
 pub mod faults;
+pub mod found;
 pub mod fuzz;
 mod keys;
 pub mod races;

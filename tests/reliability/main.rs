@@ -11,7 +11,7 @@ use std::io::Write;
 use suite::{Bounds, Part};
 
 /// What fits into a test run.
-const SOME: Bounds = Bounds { stride: 29, seeds: 30, seconds: 4 };
+const SOME: Bounds = Bounds { stride: 61, seeds: 30, seconds: 4 };
 
 fn without_defects(part: &Part) {
     assert!(part.defects.is_empty(), "{}\n{}", part.markdown(), part.defects.join("\n\n"));

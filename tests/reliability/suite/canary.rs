@@ -207,7 +207,7 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
         let met = cases.iter().any(|case| case.mode == *mode && case.on_github == on_github);
         ensure!(met, "{mode} is never tried (on GitHub: {on_github})");
     }
-    let outcomes = each(cases, 8, searched).await;
+    let outcomes = each(cases, 16, searched).await;
     let all = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
     for (what, of) in [
         ("lock", (|one| one.locks) as fn(&Searched) -> usize),

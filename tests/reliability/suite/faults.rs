@@ -294,11 +294,14 @@ pub async fn part(bounds: Bounds) -> Result<Part> {
     if !bounds.is_whole() {
         cases.retain(|case| !case.takes_minutes());
     }
-    let tried = bounds.of(cases);
+    let mut tried = bounds.of(cases.clone());
+    // No column goes without a case.
     for (fault, always) in FAULTS.iter().flat_map(|fault| [(fault, false), (fault, true)]) {
-        let met = tried.iter().any(|case| case.fault == *fault && case.always == always);
-        let rare = *fault == Fault::ErrorIn200 && bounds.stride > 1;
-        ensure!(met || rare, "{fault:?} is never tried (always: {always})");
+        let of_it = |case: &&Case| case.fault == *fault && case.always == always;
+        if !tried.iter().any(|case| of_it(&case)) {
+            let own: Vec<&Case> = cases.iter().filter(of_it).collect();
+            tried.push(*own[own.len() / 2]);
+        }
     }
     let total = tried.len();
     let outcomes = each(tried, 10, spoiled).await;

@@ -11,7 +11,7 @@ struct Found {
     mended: &'static str,
 }
 
-const FOUND: [Found; 14] = [
+const FOUND: [Found; 13] = [
     Found {
         what: "A run that was killed while it wrote a backend.tf left a temporary file, each time another one",
         by: "crash points: between two requests",
@@ -56,11 +56,6 @@ const FOUND: [Found; 14] = [
         what: "A check run stayed open for good after one 502",
         by: "faults: `UpdateCheckRun`, 500, 520, truncated",
         mended: "A PATCH is sent again as a GET is",
-    },
-    Found {
-        what: "A key policy that was changed, by a call without a clear answer, was reported as unchanged",
-        by: "faults: `PutKeyPolicy`, 520 after the deed, reset after, stalled",
-        mended: "A step in hand counts as a change that may have been made",
     },
     Found {
         what: "The time of a read was that of its entry in the report, when the version could be another one already",

@@ -178,7 +178,11 @@ async fn side_by_side(
     terraform: &Terraform,
     lock: Locking,
 ) -> Result<Vec<(String, String)>> {
-    let bench = Bench::with(Topology::Roles, |world| world.remove_object(BUCKET, KEYS[0])).await;
+    // Only Terraform's own state is there: what is re-keyed is what both are at.
+    let bench = Bench::with(Topology::Roles, |world| {
+        KEYS.iter().for_each(|key| world.remove_object(BUCKET, key));
+    })
+    .await;
     let (over, done) = (AtomicBool::new(false), Done::default());
     let (began, wanted) = (Instant::now(), Duration::from_secs(bounds.seconds));
     let goes_on = || {

@@ -37,19 +37,24 @@ fn replicating(takes_kms: bool) -> Replication {
 
 fn checked(settings: &Settings, goal: &Goal, across_accounts: bool) -> Vec<Check> {
     let states = ["production".to_owned()];
-    let subject = Subject {
+    let subject = Subject { locks: true, across_accounts, ..subject(goal, &states) };
+    bucket_checks(settings, &subject)
+}
+
+/// A writer of the bucket's own account, with no more than it needs.
+fn subject<'a>(goal: &'a Goal, states: &'a [String]) -> Subject<'a> {
+    Subject {
         goal,
         bucket: "state-bucket",
         partition: "aws",
-        states: &states,
-        locks: true,
+        states,
+        locks: false,
         acl: None,
-        across_accounts,
+        across_accounts: false,
         version_ids: false,
         writer: None,
         key_policy: None,
-    };
-    bucket_checks(settings, &subject)
+    }
 }
 
 fn status(checks: &[Check], id: CheckId) -> Status {
@@ -224,18 +229,7 @@ fn a_replication_role_that_cannot_decrypt_is_found() {
         let what = format!("{statements:?}");
         let policy =
             statements.map(|all| Policy::parse(&json!({ "Statement": all }).to_string()).unwrap());
-        let subject = Subject {
-            goal: &goal,
-            bucket: "b",
-            partition: "aws",
-            states: &states,
-            locks: false,
-            acl: None,
-            across_accounts: false,
-            version_ids: false,
-            writer: None,
-            key_policy: policy.as_ref(),
-        };
+        let subject = Subject { key_policy: policy.as_ref(), ..subject(&goal, &states) };
         let settings = Settings { replication: Ok(replicating(true)), ..good() };
         let check = replication(&settings, &subject);
         assert_eq!(check.status, status, "{what}: {check:?}");
@@ -256,18 +250,7 @@ fn a_denial_is_found_in_every_partition() {
             "Condition": { "StringNotEquals": { "s3:x-amz-server-side-encryption": "aws:kms" } },
         }] });
         let settings = Settings { policy: Ok(Some(policy.to_string())), ..good() };
-        let subject = Subject {
-            goal: &Goal::SseS3,
-            bucket: "b",
-            partition,
-            states: &states,
-            locks: false,
-            acl: None,
-            across_accounts: false,
-            version_ids: false,
-            writer: None,
-            key_policy: None,
-        };
+        let subject = Subject { bucket: "b", partition, ..subject(&Goal::SseS3, &states) };
         let check = bucket_policy(&settings.policy, &subject);
         assert_eq!(check.status, Status::Fail, "{partition}: {check:?}");
     }

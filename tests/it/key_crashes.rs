@@ -91,6 +91,24 @@ async fn a_change_of_the_key_policy_whose_answer_is_lost_is_made_once() {
     }
 }
 
+/// A change without a clear answer may have been made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_key_policy_that_is_never_answered_counts() {
+    for effect in [Effect::ResetAfter, Effect::fail_after(520, "x")] {
+        let bench = Bench::new().await;
+        bench.lab.inject(Matcher::every("PutKeyPolicy"), effect);
+        let more = [
+            ("INPUT_TARGET-KEY", bench.key.as_str()),
+            ("INPUT_DEPLOY-PRINCIPALS", DEPLOY),
+            ("INPUT_CONFIRM", id(&bench.key)),
+        ];
+        let ran = run(&bench, "revoke", &more).await.red("key-change-failed");
+        assert_eq!(ran.output("changed"), "true", "{}", ran.log);
+        assert!(ran.summary.contains("got no clear answer"), "{}", ran.summary);
+        assert!(!policy(&bench, &bench.key).to_string().contains(DEPLOY));
+    }
+}
+
 /// What is refused for good changes nothing, and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_key_policy_that_is_refused_is_told() {
@@ -150,19 +168,24 @@ async fn a_run_that_is_cancelled_while_it_looks_writes_nothing() {
     }
 }
 
+/// A retirement that is cancelled while KMS does not answer this call.
+async fn retired_until(operation: &str, moment: Moment) -> Ran {
+    let (bench, old, _) = changed().await;
+    let (frozen, told) = Effect::freeze(moment);
+    bench.lab.inject(Matcher::every(operation), frozen);
+    let more = [
+        ("INPUT_TARGET-KEY", old.as_str()),
+        ("INPUT_ABANDON-VERSIONS", "2"),
+        ("INPUT_CONFIRM", id(&old)),
+    ];
+    interrupted(&bench, "retire-key", &more, |_| told.try_recv().is_ok())
+}
+
 /// The write in hand is not answered, whether or not KMS has carried it out.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_done_before_a_cancellation_is_in_the_report() {
     for moment in [Moment::Before, Moment::CarriedOut] {
-        let (bench, old, _) = changed().await;
-        let (frozen, told) = Effect::freeze(moment);
-        bench.lab.inject(Matcher::every("ScheduleKeyDeletion"), frozen);
-        let more = [
-            ("INPUT_TARGET-KEY", old.as_str()),
-            ("INPUT_ABANDON-VERSIONS", "2"),
-            ("INPUT_CONFIRM", id(&old)),
-        ];
-        let ran = interrupted(&bench, "retire-key", &more, |_| told.try_recv().is_ok());
+        let ran = retired_until("ScheduleKeyDeletion", moment).await;
         assert_eq!(ran.output("changed"), "true", "{}", ran.log);
         let steps = ran.report["key"]["steps"].as_array().unwrap();
         assert_eq!(steps.len(), 1, "{steps:?}");
@@ -176,17 +199,9 @@ async fn what_was_done_before_a_cancellation_is_in_the_report() {
     }
 
     // The first write of all: it may have been carried out.
-    let (bench, old, _) = changed().await;
-    let (frozen, told) = Effect::freeze(Moment::CarriedOut);
-    bench.lab.inject(Matcher::every("DisableKey"), frozen);
-    let more = [
-        ("INPUT_TARGET-KEY", old.as_str()),
-        ("INPUT_ABANDON-VERSIONS", "2"),
-        ("INPUT_CONFIRM", id(&old)),
-    ];
-    let ran = interrupted(&bench, "retire-key", &more, |_| told.try_recv().is_ok());
+    let ran = retired_until("DisableKey", Moment::CarriedOut).await;
     assert_eq!(ran.output("changed"), "true", "{}", ran.log);
-    assert!(ran.summary.contains("«disable the key» was in hand"), "{}", ran.summary);
+    assert!(ran.summary.contains("«disable the key» got no clear answer"), "{}", ran.summary);
 
     let bench = Bench::new().await;
     let (frozen, told) = Effect::freeze(Moment::Before);
@@ -199,7 +214,11 @@ async fn what_was_done_before_a_cancellation_is_in_the_report() {
     let arn = key["arn"].as_str().unwrap();
     let made = format!("create the key, with its policy and tags: {arn}");
     assert_eq!((&key["steps"][0]["what"], &key["steps"][0]["done"]), (&made.into(), &true.into()));
-    assert!(ran.summary.contains("«give it the alias alias/new» was in hand"), "{}", ran.summary);
+    assert!(
+        ran.summary.contains("«give it the alias alias/new» got no clear answer"),
+        "{}",
+        ran.summary
+    );
     // The next run finds it.
     bench.lab.clear_faults();
     let again = create(&bench, "create").await.green();

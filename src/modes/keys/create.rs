@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 
-use super::{Run, asked, patiently, refused};
+use super::{Run, Untaken, asked, patiently, refused};
 use crate::aws::{Aws, AwsError, Caller, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants::{self, StateBucket};
@@ -245,26 +245,29 @@ impl Run<'_> {
     }
 
     /// Makes the key; a lost answer is looked after, so that none is made twice.
-    async fn make(&self, place: &Place, wanted: &Value) -> Result<KeyArn, Failure> {
+    async fn make(&self, place: &Place, wanted: &Value) -> Result<KeyArn, Untaken> {
         let principal = &place.caller.principal;
         let reach = crate::policies::Policy::parse(&wanted.to_string())
             .map(|policy| policy.reach("kms:PutKeyPolicy", principal));
         if matches!(reach, None | Some(crate::policies::Reach::Not)) {
-            return Err(Failure::new(
+            let failure = Failure::new(
                 FailureReason::LastAdministrator,
                 format!("the key policy would lock {} out", principal.arn),
                 "Run this mode with a principal of the bucket's account",
-            ));
+            );
+            return Err(Untaken { failure, perhaps: false });
         }
         let description = format!("Terraform state - {}", self.request.environment);
         let policy = wanted.to_string();
+        // From here on it may be there.
+        let made = |failure| Untaken { failure, perhaps: true };
         let arn = match place.keys.create(&description, &policy, &self.tags()).await {
             Ok(arn) => arn,
             Err(error) if error.kind.is_ambiguous() => {
                 // It may have been made: its tags tell, as soon as KMS lists it.
                 let mut found = Vec::new();
                 for _ in 0..super::PATIENCE {
-                    found = self.find_by_tags(&place.keys).await?;
+                    found = self.find_by_tags(&place.keys).await.map_err(made)?;
                     if !found.is_empty() {
                         break;
                     }
@@ -272,14 +275,14 @@ impl Run<'_> {
                 }
                 match found.first() {
                     Some(id) => id.clone(),
-                    None => return Err(refused(&error)),
+                    None => return Err(Untaken::by(&error)),
                 }
             }
-            Err(error) => return Err(refused(&error)),
+            Err(error) => return Err(Untaken::by(&error)),
         };
         let described = patiently(async || place.keys.describe(&arn).await).await;
-        let described = described.map_err(|e| refused(&e))?;
-        parsed(&described.arn)
+        let described = described.map_err(|e| made(refused(&e)))?;
+        parsed(&described.arn).map_err(made)
     }
 
     /// Looks at a key that is there, and mends what `confirm` allows.

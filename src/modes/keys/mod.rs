@@ -49,8 +49,8 @@ impl Run<'_> {
         if let Some(step) = key.in_hand.take() {
             report.changed = true;
             key.notes.push(format!(
-                "«{step}» was in hand when the run was cut off: whether it was done is not known. A run \
-                 without `confirm` shows it"
+                "«{step}» got no clear answer, or none before the run was cut off: whether it was done is not \
+                 known. A run without `confirm` shows it"
             ));
         }
         for step in &key.steps {
@@ -77,7 +77,7 @@ impl Run<'_> {
         key: &mut KeyReport,
         what: impl Into<String>,
         may: bool,
-        write: impl Future<Output = Result<T, Failure>>,
+        write: impl Future<Output = Result<T, Untaken>>,
     ) -> Result<Option<T>, Failure> {
         let what = what.into();
         let stopped = may && self.cancelled.is_set();
@@ -86,11 +86,17 @@ impl Run<'_> {
             return if stopped { Err(self.stopped()) } else { Ok(None) };
         }
         key.in_hand = Some(what.clone());
-        let written = write.await;
-        key.in_hand = None;
-        let written = written?;
-        key.steps.push(KeyStep { what, done: true });
-        Ok(Some(written))
+        match write.await {
+            Ok(written) => {
+                key.in_hand = None;
+                key.steps.push(KeyStep { what, done: true });
+                Ok(Some(written))
+            }
+            Err(Untaken { failure, perhaps }) => {
+                key.in_hand.take_if(|_| !perhaps);
+                Err(failure)
+            }
+        }
     }
 
     /// The target key, which the inputs have made sure of, with the clients in its region.
@@ -175,9 +181,23 @@ async fn patiently<T>(call: impl AsyncFn() -> Result<T, AwsError>) -> Result<T, 
     call().await
 }
 
+/// Why a step was not taken.
+#[derive(Debug)]
+struct Untaken {
+    failure: Failure,
+    /// It may have been taken all the same.
+    perhaps: bool,
+}
+
+impl Untaken {
+    fn by(error: &AwsError) -> Self {
+        Self { failure: refused(error), perhaps: error.kind.is_ambiguous() }
+    }
+}
+
 /// A write of KMS's as a step takes it.
-async fn asked<T>(call: impl Future<Output = Result<T, AwsError>>) -> Result<T, Failure> {
-    call.await.map_err(|e| refused(&e))
+async fn asked<T>(call: impl Future<Output = Result<T, AwsError>>) -> Result<T, Untaken> {
+    call.await.map_err(|e| Untaken::by(&e))
 }
 
 impl KeyReport {

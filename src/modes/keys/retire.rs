@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{Run, Target, asked, refused};
+use super::{Run, Target, Untaken, asked, refused};
 use crate::aws::{AwsError, Bucket, ObjectVersion, ServerSide};
 use crate::check::{Failure, FailureReason};
 use crate::names::{KeyArn, printable, some_of};
@@ -82,11 +82,12 @@ impl Run<'_> {
                 Ok(date) => Ok(date),
                 // Whatever was answered, the key itself tells.
                 Err(error) => {
-                    let now = keys.describe(target.as_str()).await.map_err(|e| refused(&e))?;
+                    let now = keys.describe(target.as_str()).await;
+                    let now = now.map_err(|e| Untaken { failure: refused(&e), perhaps: true })?;
                     if now.state == "PendingDeletion" {
                         Ok(now.deletion_date)
                     } else {
-                        Err(refused(&error))
+                        Err(Untaken::by(&error))
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Run;
+use super::{Run, Untaken};
 use crate::check::{Failure, FailureReason};
 use crate::github::{Api, ApiError};
 use crate::names::{KeyArn, percent_encoded, printable};
@@ -40,19 +40,19 @@ impl Run<'_> {
             Err(error) => return Err(failed(&error.to_string())),
         };
         let step = format!("set {NAME} on the environment {}", printable(environment));
+        let untaken = |error: ApiError| Untaken {
+            failure: failed(&error.to_string()),
+            perhaps: matches!(error, ApiError::Unavailable(_)),
+        };
         match now {
             Some(now) if now == arn.as_str() => {}
             Some(now) => {
                 let what = format!("{step}, which is {} now", printable(&now));
-                let write = async {
-                    api.patch(&path, &body).await.map_err(|error| failed(&error.to_string()))
-                };
+                let write = async { api.patch(&path, &body).await.map_err(untaken) };
                 self.step(key, what, admin.confirms("variable"), write).await?;
             }
             None => {
-                let write = async {
-                    api.post(&folder, &body).await.map_err(|error| failed(&error.to_string()))
-                };
+                let write = async { api.post(&folder, &body).await.map_err(untaken) };
                 self.step(key, step, admin.confirms("create"), write).await?;
             }
         }

@@ -5,12 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher, Moment};
 
-use super::way::{Taken, Way, With};
+use super::way::{Taken, Way, With, way};
 use super::{Bounds, Part, defects, each, table};
-
-const fn way(mode: &'static str, with: With, in_place: bool) -> Way {
-    Way { mode, with, in_place }
-}
 
 const WAYS: [Way; 16] = [
     way("apply", With::Nothing, false),

@@ -6,14 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use aws_lab::{Effect, Matcher, Struck};
 
-use super::way::{Way, With, named_locks};
+use super::way::{Way, With, named_locks, way};
 use super::{Bounds, Part, canary, defects, each, table};
 use crate::common::bench::Bench;
 use crate::common::{KEYS, Ran};
-
-const fn way(mode: &'static str, with: With, in_place: bool) -> Way {
-    Way { mode, with, in_place }
-}
 
 /// Every operation of the first two is tried; of the others, those that come only there.
 const WAYS: [Way; 13] = [

@@ -52,6 +52,11 @@ pub struct Way {
     pub in_place: bool,
 }
 
+/// A way.
+pub const fn way(mode: &'static str, with: With, in_place: bool) -> Way {
+    Way { mode, with, in_place }
+}
+
 /// What the way from a crash to the wanted end has taken beside another run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Taken {

@@ -102,6 +102,7 @@ pub(crate) fn operation(method: &Method, path: &str) -> &'static str {
     match (method.as_str(), parts.get(6..).unwrap_or_default()) {
         ("POST", ["check-runs"]) => "CreateCheckRun",
         ("PATCH", ["check-runs", _]) => "UpdateCheckRun",
+        ("GET", ["commits", _, "check-runs"]) => "ListCheckRuns",
         ("GET", ["actions", "workflows"]) => "ListWorkflows",
         ("GET", ["actions", "workflows", _, "runs"]) => "ListWorkflowRuns",
         ("GET", ["actions", "runs"]) => "ListRepositoryRuns",
@@ -155,6 +156,7 @@ impl GitHub {
         match (method.as_str(), &parts[..]) {
             ("POST", ["check-runs"]) => self.create_check_run(input),
             ("PATCH", ["check-runs", id]) => self.update_check_run(id, input),
+            ("GET", ["commits", sha, "check-runs"]) => self.check_runs_of(sha, query),
             ("GET", ["actions", rest @ ..]) => self.actions(rest, query),
             (_, ["environments", environment, "variables", rest @ ..]) => {
                 self.variable(method.as_str(), environment, rest, input)
@@ -186,6 +188,16 @@ impl GitHub {
         Ok((201, run))
     }
 
+    fn check_runs_of(&self, sha: &str, query: &str) -> Result<(u16, Value), Refusal> {
+        self.may("checks:write")?;
+        let name = parameter(query, "check_name");
+        let runs = self.check_runs.iter().filter(|run| {
+            run["head_sha"] == sha && name.as_ref().is_none_or(|name| run["name"] == **name)
+        });
+        let runs: Vec<&Value> = runs.collect();
+        Ok((200, json!({ "total_count": runs.len(), "check_runs": runs })))
+    }
+
     fn update_check_run(&mut self, id: &str, input: &Value) -> Result<(u16, Value), Refusal> {
         self.may("checks:write")?;
         check_output(input)?;
@@ -209,10 +221,7 @@ impl GitHub {
 
     fn actions(&self, parts: &[&str], query: &str) -> Result<(u16, Value), Refusal> {
         self.may("actions:read")?;
-        let parameter = |name: &str| {
-            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.filter(|(n, _)| *n == name).map(|(_, value)| percent_decoded(value)).next()
-        };
+        let parameter = |name: &str| parameter(query, name);
         let number = |name: &str| parameter(name).and_then(|text| text.parse::<usize>().ok());
         let page = |all: Vec<Value>, name: &str| {
             let size = number("per_page").unwrap_or(30).clamp(1, 100);
@@ -321,6 +330,12 @@ impl GitHub {
             _ => refuse(404, "Not Found"),
         }
     }
+}
+
+/// A parameter of a query.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(n, _)| *n == name).map(|(_, value)| percent_decoded(value))
 }
 
 /// GitHub's limits for a check run's output.

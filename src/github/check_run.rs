@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::runs::entries;
 use crate::inputs::{Environment, Request};
+use crate::names::percent_encoded;
 use crate::report::{Action, FileAction, Report};
 
 /// GitHub's limit for a check run's summary (characters).
@@ -47,10 +49,33 @@ impl CheckRun {
             body["details_url"] = url.into();
         }
         let call = tokio::time::timeout(PATIENCE, api.post("check-runs", &body));
-        let answer = call.await.map_err(|_| "GitHub did not answer in time".to_owned())?;
-        let answer = answer.map_err(|error| explained(&error))?;
-        let id = answer["id"].as_u64().ok_or("GitHub's answer holds no id")?;
-        Ok(Self { api, id, title })
+        let why = match call.await {
+            Ok(Ok(answer)) => {
+                let id = answer["id"].as_u64().ok_or("GitHub's answer holds no id")?;
+                return Ok(Self { api, id, title });
+            }
+            Ok(Err(error @ ApiError::Unavailable(_))) => error.to_string(),
+            Ok(Err(error)) => return Err(explained(&error)),
+            Err(_) => "GitHub did not answer in time".to_owned(),
+        };
+        // It may be there all the same, and would stay open for good.
+        let look = tokio::time::timeout(PATIENCE, Self::find(&api, &sha, &body));
+        match look.await.ok().flatten() {
+            Some(id) => Ok(Self { api, id, title }),
+            None => Err(why),
+        }
+    }
+
+    /// The check run that was to be made so.
+    async fn find(api: &Api, sha: &str, body: &Value) -> Option<u64> {
+        let name = percent_encoded(body["name"].as_str()?, "");
+        let path = format!("commits/{sha}/check-runs?check_name={name}&per_page=100");
+        let runs = entries(api.get(&path).await.ok()?, "check_runs").ok()?;
+        // A completed one is of another step.
+        let own = |run: &&Value| {
+            run["external_id"] == body["external_id"] && run["status"] != "completed"
+        };
+        runs.iter().find(own)?["id"].as_u64()
     }
 
     /// Ends it with the run's verdict.

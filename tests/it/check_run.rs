@@ -104,8 +104,12 @@ async fn a_lost_answer_does_not_leave_it_open() {
         Effect::ResetAfter,
         Effect::Truncate,
     ];
-    for (at, effect) in effects.into_iter().enumerate() {
-        let struck = bench.lab.inject(Matcher::every("UpdateCheckRun").nth(1), effect);
+    let ends = effects.into_iter().map(|effect| ("UpdateCheckRun", effect));
+    // Its beginning is sent once, since a second one would be another check run.
+    let begins = [Effect::fail_after(502, "Server Error"), Effect::ResetAfter, Effect::Truncate];
+    let begins = begins.into_iter().map(|effect| ("CreateCheckRun", effect));
+    for (at, (operation, effect)) in ends.chain(begins).enumerate() {
+        let struck = bench.lab.inject(Matcher::every(operation).nth(1), effect);
         let ran = run(&bench, "backend", &[]).await.green();
         assert_eq!(struck.times(), 1);
         let check = bench.lab.world().github.check_runs[at].clone();

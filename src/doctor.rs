@@ -21,6 +21,8 @@ pub struct Subject<'a> {
     pub partition: &'a str,
     /// The states' object keys.
     pub states: &'a [String],
+    /// Those that Object Lock keeps, and by what.
+    pub locked: &'a [(String, String)],
     /// Terraform takes a lock object beside each state.
     pub locks: bool,
     /// The canned ACL of every write.
@@ -44,7 +46,7 @@ pub fn bucket_checks(settings: &Settings, subject: &Subject<'_>) -> Vec<Check> {
         public_access(&settings.public_access_blocked, subject.bucket),
         bucket_policy(&settings.policy, subject),
         replication(settings, subject),
-        object_lock(&settings.object_lock, subject.goal),
+        object_lock(&settings.object_lock, subject),
         ownership(&settings.acls_off, subject),
     ]
 }
@@ -251,21 +253,36 @@ fn replicates(role: &str, key: &KeyArn, policy: Option<&Policy>) -> Check {
     }
 }
 
-fn object_lock(default: &Result<Option<String>, AwsError>, goal: &Goal) -> Check {
+fn object_lock(default: &Result<Option<String>, AwsError>, subject: &Subject<'_>) -> Check {
     let id = CheckId::ObjectLock;
-    match default {
-        Ok(None) => Check::new(id, Status::Pass, "no default retention"),
-        Ok(Some(retention)) => {
-            let check = Check::new(id, Status::Warn, format!("default retention: {retention}"));
-            match goal {
-                Goal::Unset => check,
-                _ => check.remedy(
-                    "A copy makes a new, locked version and leaves the old one readable until its retention \
-                     ends; re-encryption in place is refused for a locked version",
-                ),
-            }
+    let locked = subject.locked.iter();
+    let locked: Vec<String> = locked
+        .map(|(state, by)| format!("`{}` is locked: {}", printable(state), printable(by)))
+        .collect();
+    let mut evidence: Vec<String> = match default {
+        Ok(None) => Vec::new(),
+        Ok(Some(retention)) => vec![format!("default retention: {retention}")],
+        Err(error) if locked.is_empty() => return unknown(id, error),
+        Err(_) => vec!["the bucket's default retention is not known".to_owned()],
+    };
+    if locked.is_empty() && evidence.is_empty() {
+        return Check::new(id, Status::Pass, "no default retention, and no state is locked");
+    }
+    let again = match locked.is_empty() {
+        true => "",
+        false => {
+            ". It locks the new version alike, which takes s3:PutObjectRetention and, for a legal hold, \
+             s3:PutObjectLegalHold"
         }
-        Err(error) => unknown(id, error),
+    };
+    evidence.extend((!locked.is_empty()).then(|| some_of(locked, 5, "; ")));
+    let check = Check::new(id, Status::Warn, evidence.join("; "));
+    match subject.goal {
+        Goal::Unset => check,
+        _ => check.remedy(format!(
+            "A copy makes a new, locked version and leaves the old one readable until its retention ends; \
+             re-encryption in place is refused for a locked version{again}"
+        )),
     }
 }
 

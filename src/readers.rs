@@ -170,7 +170,7 @@ impl Trial<'_> {
         let states: Vec<String> = self.states.iter().map(|(state, _)| state.clone()).collect();
         let (bucket, owner) = self.bucket;
         let partition = self.key.partition();
-        let (writes, locks, acl) = (false, false, false);
+        let (writes, locks, acl, retains) = (false, false, false, false);
         let needs = InBucket {
             principal: role,
             partition,
@@ -180,6 +180,7 @@ impl Trial<'_> {
             writes,
             locks,
             acl,
+            retains,
         };
         needs.remedy()
     }

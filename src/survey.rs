@@ -184,6 +184,15 @@ impl Survey {
         self.states.iter().map(|state| state.key.clone()).collect()
     }
 
+    /// The states that Object Lock keeps, and by what.
+    pub fn locked(&self) -> Vec<(String, String)> {
+        let locked = self.states.iter().filter_map(|state| {
+            let by = state.found.seen()?.attributes.locked_by()?;
+            Some((state.key.clone(), by))
+        });
+        locked.collect()
+    }
+
     /// Asks KMS about every key that an object is under, but for the target key.
     pub async fn ask_for_managers(&mut self, keys: &Keys, target: Option<&str>) {
         let ids = self

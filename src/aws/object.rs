@@ -79,6 +79,15 @@ impl Attributes {
         (until > now).then_some((mode.as_str(), until))
     }
 
+    /// What keeps this version from being changed or deleted, in words; `None`: nothing.
+    pub fn locked_by(&self) -> Option<String> {
+        let retention = self.lasting_retention().zip(self.retention.as_ref());
+        let retention = retention.map(|((mode, _), (_, until))| format!("{mode} until {until}"));
+        let hold = self.legal_hold.then(|| "a legal hold".to_owned());
+        let all: Vec<String> = retention.into_iter().chain(hold).collect();
+        (!all.is_empty()).then(|| all.join(" and "))
+    }
+
     /// Whether these attributes lock the object at least as those did.
     pub fn is_locked_like(&self, before: &Self) -> bool {
         let retained = before.lasting_retention().is_none_or(|(mode, until)| {

@@ -48,6 +48,7 @@ fn subject<'a>(goal: &'a Goal, states: &'a [String]) -> Subject<'a> {
         bucket: "state-bucket",
         partition: "aws",
         states,
+        locked: &[],
         locks: false,
         acl: None,
         across_accounts: false,
@@ -254,4 +255,22 @@ fn a_denial_is_found_in_every_partition() {
         let check = bucket_policy(&settings.policy, &subject);
         assert_eq!(check.status, Status::Fail, "{partition}: {check:?}");
     }
+}
+
+/// A lock of a state's own matters as the bucket's default does, and can be known without it.
+#[test]
+fn a_state_that_is_locked_is_named() {
+    let (states, goal) = (["production".to_owned()], Goal::Under(key()));
+    let locked = [("production".to_owned(), "GOVERNANCE until 2096-10-02T07:06:40Z".to_owned())];
+    for default in [Ok(None), Ok(Some("GOVERNANCE, 7 days".into())), Err(denied("s3:x"))] {
+        let subject = Subject { locked: &locked, ..subject(&goal, &states) };
+        let check = object_lock(&default, &subject);
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.evidence.contains("`production` is locked: GOVERNANCE until 2096"));
+        assert!(check.remedy.unwrap().contains("s3:PutObjectRetention"));
+    }
+    let unset = Subject { locked: &locked, ..subject(&Goal::Unset, &states) };
+    assert_eq!(object_lock(&Ok(None), &unset).remedy, None);
+    let free = object_lock(&Ok(None), &subject(&goal, &states));
+    assert_eq!(free.status, Status::Pass);
 }

@@ -40,6 +40,8 @@ pub struct InBucket<'a> {
     pub locks: bool,
     /// Writes carry an ACL.
     pub acl: bool,
+    /// Writes carry the lock of a state that Object Lock keeps.
+    pub retains: bool,
 }
 
 impl InBucket<'_> {
@@ -102,6 +104,9 @@ impl InBucket<'_> {
         if self.writes {
             actions.push("s3:PutObject");
             actions.extend(self.acl.then_some("s3:PutObjectAcl"));
+            if self.retains {
+                actions.extend(["s3:PutObjectRetention", "s3:PutObjectLegalHold"]);
+            }
         }
         let mut all = vec![one("TerraformState", &actions, objects)];
         if self.writes && self.locks {

@@ -153,6 +153,7 @@ impl Run<'_> {
             writes: matches!(request.mode, Mode::Apply | Mode::Rollback),
             locks: request.lock == Lock::S3,
             acl: request.acl.is_some(),
+            retains: !looked.survey.locked().is_empty(),
         };
         Remedies {
             principal: preflight::words(caller),
@@ -210,6 +211,7 @@ impl Run<'_> {
                 bucket: &request.bucket,
                 partition: looked.partition(goal),
                 states: &states,
+                locked: &looked.survey.locked(),
                 locks: request.lock == Lock::S3,
                 acl: request.acl.as_deref(),
                 version_ids: versions,

@@ -1,9 +1,10 @@
 //! What could lose a state, lock it up or hang: servers that are not AWS, answers that are
 //! lost at the worst moment, more states than memory.
 
-use aws_lab::{Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption};
+use aws_lab::{DEPLOY_ACCOUNT, Effect, Encryption, Matcher, Retention, Topology, UpdateEncryption};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use serde_json::json;
 
 use crate::bench::{Bench, overwriting, put_all_under_the_key};
 use crate::common::{BUCKET, KEYS, sized_state, state};
@@ -169,8 +170,25 @@ async fn a_retention_that_has_ended_is_not_asked_for_again() {
         });
     })
     .await;
+    // The deploy principal may see locks, and not set them: it is told so.
+    {
+        let mut world = bench.lab.world();
+        let policy = world.bucket_mut(BUCKET).policy.as_mut().unwrap();
+        policy["Statement"].as_array_mut().unwrap().push(json!({
+            "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{DEPLOY_ACCOUNT}:role/cicd") },
+            "Action": ["s3:GetObjectRetention", "s3:GetObjectLegalHold"],
+            "Resource": format!("arn:aws:s3:::{BUCKET}/*")
+        }));
+    }
+    let before = bench.run("plan", &[]).await.green();
+    assert_eq!(before.check("object-lock"), "warn", "{}", before.log);
+    let said =
+        "`production-bootstrap` is locked: GOVERNANCE until 2096-10-02T07:06:40Z and a legal hold";
+    assert!(before.report.to_string().contains(said), "{}", before.report);
+    let refused = bench.run("apply", &[]).await.red("rekey-failed");
+    assert!(refused.summary.contains("s3:PutObjectRetention"), "{}", refused.summary);
     let ran = bench.run_as("admin", "apply", &bench.key, &[]).await.green();
-    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
+    assert_eq!(ran.output("encryption"), "aws:kms", "{}", ran.log);
     let world = bench.lab.world();
     let kept = world.current(BUCKET, KEYS[1]).unwrap();
     assert_eq!(kept.retention.as_ref().map(|lock| lock.until), Some(4_000_000_000));

@@ -384,7 +384,8 @@ fn drawing(report: &Report) -> String {
         out.push_str(&format!("    k{{{{\"CMK {}\"}}}}\n    b --- k\n", label(key.id())));
     }
     out.push_str("  end\n  p -- s3:GetObject --> b\n");
-    if report.target.kms_key_arn.is_some() {
+    // A key mode does not use the key.
+    if report.target.kms_key_arn.is_some() && !report.mode.is_some_and(Mode::is_about_a_key) {
         out.push_str(match grant(report) {
             Status::Pass | Status::Warn => "  p -- kms:Decrypt --> k\n",
             Status::Unknown => "  p -. \"KMS grant not shown\" .-> k\n",

@@ -131,6 +131,12 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    fn failed(key: &str, error: &AwsError) -> Self {
+        Self::Failed { key: key.to_owned(), why: error.to_string() }
+    }
+}
+
 /// A lock of this run.
 #[derive(Debug, Clone)]
 struct Held {
@@ -231,8 +237,6 @@ impl Locks {
         cancelled: &Cancelled,
     ) -> Result<Try, Refused> {
         let object = format!("{key}{LOCK_SUFFIX}");
-        let failed =
-            |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
         let mut unanswered = None;
         for attempt in 0..=AT_ONCE {
             if attempt > 0 {
@@ -271,11 +275,11 @@ impl Locks {
                 self.forget(&info.id);
             }
             if !contested {
-                return Err(failed(&error));
+                return Err(Refused::failed(key, &error));
             }
         }
         if let Some(error) = unanswered {
-            return Err(failed(&error));
+            return Err(Refused::failed(key, &error));
         }
         let who = "others, one after the other".to_owned();
         Ok(Try::Held(LockInfo { id: "(gone)".into(), who, ..LockInfo::default() }))
@@ -289,8 +293,6 @@ impl Locks {
         object: &str,
         info: &LockInfo,
     ) -> Result<Option<Try>, Refused> {
-        let failed =
-            |error: &AwsError| Refused::Failed { key: key.to_owned(), why: error.to_string() };
         match read(bucket, object).await {
             Ok(Some((by, etag))) if by.id == info.id => {
                 self.begin(bucket, object, info, Some(etag));
@@ -298,7 +300,7 @@ impl Locks {
             }
             Ok(Some((by, _))) => return Ok(Some(Try::Held(by))),
             Ok(None) => {}
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(Refused::failed(key, &error)),
         }
         // Only now: a server that knows no conditions would delete another's lock.
         match bucket.may_delete(object).await {
@@ -306,7 +308,7 @@ impl Locks {
             Err(error) if error.kind == Kind::Denied => {
                 Err(Refused::NotReleasable { key: key.to_owned(), why: error.to_string() })
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(Refused::failed(key, &error)),
         }
     }
 

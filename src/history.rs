@@ -148,11 +148,14 @@ impl History {
         self.managers.extend(survey::managers(keys, unknown).await);
     }
 
-    /// The newest old version of a state that does not need the wanted key.
+    /// The newest noncurrent version of a state that does not need the wanted key, of those that
+    /// were listed before this run wrote anything.
     pub fn way_back(&self, state: &str) -> Option<&Old> {
         let own = self.versions.iter().filter(|old| old.key == state);
-        let readable = own.filter(|old| old.encryption.kms_key() != Some(&self.target));
-        readable.max_by_key(|old| old.version.written_at.as_deref())
+        let mut readable = own.filter(|old| old.encryption.kms_key() != Some(&self.target));
+        // S3 lists a state's versions from the newest to the oldest (S3 API Reference,
+        // ListObjectVersions). Two can have the same second, so their order tells, and not the time.
+        readable.next()
     }
 
     /// Who manages the keys that were asked about.
@@ -467,5 +470,34 @@ impl RekeyVersions<'_> {
                 Err((format!("{why}; {now}"), true))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S3 lists versions from the newest to the oldest, and dates them to the second.
+    #[test]
+    fn the_way_back_is_the_newest_of_two_versions_of_one_second() {
+        let target = "arn:aws:kms:us-east-1:111111111111:key/11111111-2222-4333-8444-555555555555";
+        let old = |id: &str, second: &str, encryption: ServerSide| Old {
+            key: "production".into(),
+            version: OldVersion {
+                id: id.into(),
+                written_at: Some(format!("2026-11-24T03:35:{second}Z")),
+            },
+            encryption,
+        };
+        let mut history = History { target: target.into(), ..Default::default() };
+        history.add(old("under-the-key", "03", ServerSide::Kms(target.into())));
+        history.add(old("newer", "02", ServerSide::S3));
+        history.add(old("older", "02", ServerSide::S3));
+        history.add(old("oldest", "01", ServerSide::S3));
+        assert_eq!(
+            history.way_back("production").map(|old| old.version.id.as_str()),
+            Some("newer")
+        );
+        assert_eq!(history.way_back("other"), None);
     }
 }

@@ -178,6 +178,12 @@ fn expand(template: &str, module: Option<&str>, names: Names<'_>) -> Result<Stri
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
+        if before.ends_with('$') {
+            return Err(format!(
+                "`{}` has `${{`, so a variable was not expanded; give the value itself",
+                printable(template)
+            ));
+        }
         out.push_str(before);
         let Some((name, tail)) = after.split_once('}') else {
             return Err(format!("`{}` has `{{` without `}}`", printable(template)));

@@ -10,6 +10,7 @@ pub mod aws;
 pub mod backend;
 pub mod cancel;
 pub mod check;
+pub mod cli;
 pub mod denials;
 pub mod doctor;
 pub mod files;

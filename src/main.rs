@@ -1,8 +1,10 @@
 //! The action's entry point: environment in, exit code out.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use tfstate_kms::cancel::{Cancelled, Why};
+use tfstate_kms::cli::{self, Invocation};
 use tfstate_kms::github::Log;
 use tfstate_kms::inputs::Environment;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// little for futures as large as those of an AWS client in an unoptimised build.
 const STACK: usize = 16 << 20;
 
+/// The exit code of a wrong command line.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     // A panic's text could quote a state; its place is enough.
     std::panic::set_hook(Box::new(|info| {
@@ -18,6 +23,14 @@ fn main() -> ExitCode {
         Log::stdout().line(&format!("internal error at {place}"));
     }));
     let environment = Environment::of_process();
+    match cli::parse(std::env::args_os(), &environment) {
+        Invocation::Run => {}
+        Invocation::Print(message) => return print(&message),
+        Invocation::Help(text) => {
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            return ExitCode::from(USAGE);
+        }
+    }
     let its = environment.clone();
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || run(its));
     let ended = match thread {
@@ -31,6 +44,13 @@ fn main() -> ExitCode {
         tfstate_kms::report_panic(&environment, &Log::stdout());
         ExitCode::FAILURE
     })
+}
+
+/// Prints help and version on standard output, an error on standard error.
+fn print(message: &clap::Error) -> ExitCode {
+    // A closed pipe is no reason to fail.
+    let _ = message.print();
+    if message.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 fn run(environment: Environment) -> ExitCode {

@@ -276,8 +276,26 @@ pub fn object_key_problem(key: &str) -> Option<&'static str> {
     if !key.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return Some("it has a character that is not printable ASCII");
     }
+    if key.contains("://") || key.starts_with("arn:") {
+        return Some("it is an address; give the object's key alone, without the bucket");
+    }
+    if key.contains('$') {
+        return Some("it has a `$`, so a variable was not expanded; give the value itself");
+    }
+    if key.contains('*') {
+        return Some(
+            "a `*` is understood only as a line's ending `/*`, which is every object below a prefix",
+        );
+    }
+    if key.starts_with(['[', '"', '\'']) || key.starts_with("- ") {
+        return Some("it is written as a list; give one key a line, without quotes or brackets");
+    }
     if key.starts_with('/') || key.ends_with('/') {
         return Some("it must not begin or end with `/`");
+    }
+    // Terraform's S3 backend, from 1.6 on.
+    if key.contains("//") {
+        return Some("it has `//`, which Terraform refuses in a key");
     }
     if key.split('/').any(|part| part == "." || part == "..") {
         return Some("it must not contain `.` or `..` as a part");

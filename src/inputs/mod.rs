@@ -129,6 +129,8 @@ pub struct Request {
     pub require_encryption: bool,
     /// What to do with a differing backend file.
     pub on_existing: OnExisting,
+    /// A file may be replaced though that drops content of it.
+    pub discard_extras: bool,
     /// Whether to write the job summary.
     pub summary: bool,
     /// Where the report goes; relative to the workspace.
@@ -288,6 +290,7 @@ impl Resolver<'_> {
             allow_downgrade: self.flag("allow-downgrade", raw.allow_downgrade, false),
             require_encryption: self.flag("require-encryption", raw.require_encryption, false),
             on_existing: self.choice("on-existing", raw.on_existing, OnExisting::Overwrite),
+            discard_extras: self.flag("discard-extras", raw.discard_extras, false),
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
             memory: self.memory(),

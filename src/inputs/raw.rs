@@ -40,6 +40,7 @@ pub struct RawInputs {
     pub(super) allow_downgrade: Option<String>,
     pub(super) require_encryption: Option<String>,
     pub(super) on_existing: Option<String>,
+    pub(super) discard_extras: Option<String>,
     pub(super) summary: Option<String>,
     pub(super) report_path: Option<String>,
     pub(super) github_token: Option<Secret>,
@@ -56,7 +57,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 39] = [
+pub const KNOWN: [&str; 40] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -83,6 +84,7 @@ pub const KNOWN: [&str; 39] = [
     "allow-downgrade",
     "require-encryption",
     "on-existing",
+    "discard-extras",
     "summary",
     "report-path",
     "github-token",
@@ -119,7 +121,7 @@ impl Environment {
         Self::from_os(std::env::vars_os())
     }
 
-    fn from_os(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+    pub(crate) fn from_os(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut this = Self::default();
         for (name, value) in variables {
             match (name.into_string(), value.into_string()) {

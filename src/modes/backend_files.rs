@@ -3,13 +3,96 @@
 use std::path::Path;
 
 use super::Run;
-use crate::backend::{self, BackendConfig, BackendFormat};
+use crate::backend::{self, BackendConfig, BackendFormat, DifferenceKind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::files;
 use crate::inputs::{FileFormat, Lock, Mode, OnExisting};
 use crate::layout::ModuleState;
-use crate::names::KeyArn;
+use crate::names::{KeyArn, printable};
 use crate::report::{FileAction, FileReport, Report};
+
+/// How a file differs from what is wanted.
+struct Compared {
+    /// In meaning: where the state lies, and how it is encrypted and locked.
+    differences: Vec<String>,
+    /// What writing the file would drop.
+    extras: Vec<String>,
+}
+
+/// Whether there is a comment in HCL text; a string over several lines may pass for one.
+fn has_comments(text: &str) -> bool {
+    text.lines().any(|line| {
+        let outside: String = line.split('"').step_by(2).collect();
+        ["#", "//", "/*"].iter().any(|mark| outside.contains(mark))
+    })
+}
+
+/// The most bytes of a configuration file that are read.
+const MOST: u64 = 256 << 10;
+
+/// What another configuration file of the folder says of a backend: Terraform and OpenTofu read
+/// them all, and take one backend or cloud block (Terraform: `configs/parser_config_dir.go`).
+fn backend_elsewhere(folder: &Path, own: &Path) -> std::io::Result<Option<String>> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    for file in files {
+        let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
+        let json = name.ends_with(".tf.json") || name.ends_with(".tofu.json");
+        let native = name.ends_with(".tf") || name.ends_with(".tofu");
+        // Links are followed, as Terraform does; a pipe or a device would never end.
+        let regular = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
+        let Some(metadata) = regular.filter(|_| (json || native) && !name.starts_with('.')) else {
+            continue;
+        };
+        if path == own {
+            continue;
+        }
+        let shown = printable(&name);
+        if metadata.len() > MOST {
+            return Ok(Some(format!(
+                "`{shown}` is longer than {MOST} bytes, so it was not read; it may hold a backend block"
+            )));
+        }
+        let content = files::read(&path)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&content);
+        let declares = match json {
+            true => declares_in_json(&text),
+            false => backend::parse(&text, BackendFormat::Tf)
+                .map(|parsed| parsed.cloud || !parsed.backends.is_empty())
+                .ok(),
+        };
+        let mentions = text.contains("backend") || text.contains("cloud");
+        match declares {
+            Some(true) => {
+                return Ok(Some(format!(
+                    "`{shown}` has a backend or cloud block, and Terraform takes one only. Set `encrypt` and \
+                     `kms_key_id` there by hand, and use `backend-format: none`"
+                )));
+            }
+            None if mentions => {
+                return Ok(Some(format!(
+                    "`{shown}` could not be parsed, so whether it has a backend block is not known"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file in JSON syntax has a backend or a cloud block; `None`: it is no JSON.
+fn declares_in_json(text: &str) -> Option<bool> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let objects = |value: &serde_json::Value| match value {
+        serde_json::Value::Array(all) => all.clone(),
+        one => vec![one.clone()],
+    };
+    let tops = objects(&value);
+    let mut settings = tops.iter().filter_map(|top| top.get("terraform")).flat_map(objects);
+    Some(settings.any(|it| it.get("backend").is_some() || it.get("cloud").is_some()))
+}
+
+const UNKNOWN: &str = "overwriting the file would drop what it holds";
 
 impl Run<'_> {
     /// Brings every module's backend file to what the request asks for; `plan` and `verify` only
@@ -27,10 +110,23 @@ impl Run<'_> {
             );
         }
         let failures = report.failures.len();
-        for module in &request.layout.modules {
-            let Some(path) = request.backend_path(&module.module) else { continue };
-            let config = self.config(module, region);
-            let result = self.backend_file(&path, &config, format);
+        let writes = matches!(request.mode, Mode::Backend | Mode::Apply | Mode::Rollback);
+        // First without writing: a run that refuses one file leaves all of them as they were.
+        let all = |may_write: bool| -> Vec<_> {
+            let modules = request.layout.modules.iter();
+            let files = modules.filter_map(|module| {
+                let path = request.backend_path(&module.module)?;
+                let config = self.config(module, region);
+                let result = self.backend_file(&path, &config, format, may_write);
+                Some((module, path, result))
+            });
+            files.collect()
+        };
+        let mut found = all(false);
+        if writes && !found.iter().any(|(_, _, result)| self.is_refused(result)) {
+            found = all(true);
+        }
+        for (module, path, result) in found {
             self.record(report, module, &path, result);
         }
         if request.layout.modules.is_empty() && request.mode == Mode::Backend {
@@ -62,16 +158,29 @@ impl Run<'_> {
         relative: &Path,
         config: &BackendConfig,
         format: BackendFormat,
+        may_write: bool,
     ) -> std::io::Result<(FileAction, Vec<String>)> {
         let path = self.workspace.join(relative);
-        if !path.parent().is_some_and(Path::is_dir) {
+        let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else {
             return Ok((FileAction::NoModule, Vec::new()));
+        };
+        if format == BackendFormat::Tf
+            && let Some(elsewhere) = backend_elsewhere(folder, &path)?
+        {
+            return Ok((FileAction::Kept, vec![elsewhere]));
         }
-        let may_write = matches!(self.request.mode, Mode::Backend | Mode::Apply | Mode::Rollback);
         let existing = files::read(&path)?;
-        let differences = existing.as_deref().map(|content| self.compare(content, config, format));
+        let compared = existing.as_deref().map(|content| self.compare(content, config, format));
+        let (differences, extras) = match compared {
+            Some(Compared { differences, extras }) => (Some(differences), extras),
+            None => (None, Vec::new()),
+        };
         let action = match &differences {
             Some(differences) if differences.is_empty() => FileAction::Unchanged,
+            Some(_) if !extras.is_empty() && !self.request.discard_extras => {
+                let all = differences.into_iter().flatten().chain(extras).collect();
+                return Ok((FileAction::Kept, all));
+            }
             Some(_) if self.request.on_existing == OnExisting::Keep => FileAction::Kept,
             None if self.request.mode == Mode::Verify => FileAction::Absent,
             Some(_) if self.request.mode == Mode::Verify => FileAction::Kept,
@@ -82,10 +191,10 @@ impl Run<'_> {
                 // The key must have reached the file: read back what was written.
                 let written = files::read(&path)?.unwrap_or_default();
                 let remaining = self.compare(&written, config, format);
-                if !remaining.is_empty() {
+                if !remaining.differences.is_empty() {
                     return Err(std::io::Error::other(format!(
                         "it was written but reads otherwise: {}",
-                        remaining.join("; ")
+                        remaining.differences.join("; ")
                     )));
                 }
                 FileAction::Written
@@ -94,25 +203,37 @@ impl Run<'_> {
         Ok((action, differences.unwrap_or_default()))
     }
 
-    fn compare(
-        &self,
-        content: &[u8],
-        config: &BackendConfig,
-        format: BackendFormat,
-    ) -> Vec<String> {
-        let Ok(text) = std::str::from_utf8(content) else {
-            return vec!["it is not UTF-8 text".into()];
-        };
-        match backend::parse(text, format) {
-            Ok(existing) => {
-                // What Terraform takes where the file says nothing.
-                let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-                let ambient = names.iter().find_map(|name| self.environment.get(name));
-                let differences = backend::differences(config, &existing, ambient);
-                differences.iter().map(ToString::to_string).collect()
-            }
-            Err(error) => vec![format!("it cannot be parsed: {error}")],
+    /// Whether a file keeps this run from writing any.
+    fn is_refused(&self, result: &std::io::Result<(FileAction, Vec<String>)>) -> bool {
+        match result {
+            Ok((FileAction::Kept, _)) | Err(_) => true,
+            Ok((FileAction::NoModule, _)) => self.request.mode == Mode::Backend,
+            Ok(_) => false,
         }
+    }
+
+    fn compare(&self, content: &[u8], config: &BackendConfig, format: BackendFormat) -> Compared {
+        let unreadable =
+            |why: String| Compared { differences: vec![why], extras: vec![UNKNOWN.to_owned()] };
+        let Ok(text) = std::str::from_utf8(content) else {
+            return unreadable("it is not UTF-8 text".into());
+        };
+        let existing = match backend::parse(text, format) {
+            Ok(existing) => existing,
+            Err(error) => return unreadable(format!("it cannot be parsed: {error}")),
+        };
+        // What Terraform takes where the file says nothing.
+        let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        let ambient = names.iter().find_map(|name| self.environment.get(name));
+        let all = backend::differences(config, &existing, ambient);
+        let (extras, differences): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|one| one.kind == DifferenceKind::Extra);
+        let lines = |list: Vec<backend::Difference>| list.iter().map(ToString::to_string).collect();
+        let mut extras: Vec<String> = lines(extras);
+        if has_comments(text) {
+            extras.push("comments: overwriting the file would drop them".to_owned());
+        }
+        Compared { differences: lines(differences), extras }
     }
 
     fn record(
@@ -158,7 +279,8 @@ impl Run<'_> {
                 } else {
                     (
                         FailureReason::BackendDiffers,
-                        "Change the file, or set `on-existing: overwrite`",
+                        "Set in the file what is named as wanted. To have this action replace the whole file, \
+                         use `on-existing: overwrite`, and `discard-extras: true` where that drops something",
                     )
                 };
                 report.failures.push(Failure::new(

@@ -47,7 +47,9 @@ impl Run<'_> {
     pub async fn execute(&self, report: &mut Report) {
         let goal = Goal::of(self.request);
         report.set_target(&goal);
-        if self.request.require_encryption && goal == Goal::Unset {
+        // The key modes make the key that the variable is to name.
+        let about_states = !self.request.mode.is_about_a_key();
+        if self.request.require_encryption && about_states && goal == Goal::Unset {
             report.failures.push(Failure::new(
                 FailureReason::EncryptionRequired,
                 "STATE_KMS_KEY_ID (or `kms-key-id`) is empty, and `require-encryption` is set",

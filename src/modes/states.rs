@@ -96,6 +96,9 @@ impl Run<'_> {
         });
         let stop = !refusals.is_empty();
         report.failures.extend(refusals);
+        if request.mode == Mode::Verify {
+            report.failures.extend(findings::nothing_to_verify(goal, &looked.survey));
+        }
         if !stop && request.mode == Mode::Verify {
             let states = &looked.survey.states;
             report.failures.extend(plan.rekeys().map(|(at, _)| findings::drift(&states[at], goal)));

@@ -96,7 +96,11 @@ fn every_kind_of_object_under_every_goal() {
     let big = COPY_LIMIT + 1;
     let rows: Vec<(&str, Found, [Decided; 3])> = vec![
         // what it is; under the key, variable empty, rollback
-        ("absent", Found::Absent { deleted: false }, [ok(Nothing), warned(Nothing), ok(Nothing)]),
+        (
+            "absent",
+            Found::Absent { deleted: false },
+            [warned(Nothing), warned(Nothing), ok(Nothing)],
+        ),
         (
             "marker",
             Found::Absent { deleted: true },

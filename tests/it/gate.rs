@@ -356,7 +356,7 @@ async fn without_a_state_that_is_read_nothing_is_shown() {
         assert!(!ran.log.contains("the gate could not be tried"), "{}", ran.log);
         bench.lab.clear_faults();
         KEYS.iter().for_each(|key| bench.lab.world().remove_object(BUCKET, key));
-        let ran = verify(&bench, &more).await.green();
+        let ran = verify(&bench, &more).await.red("state-missing");
         assert_eq!(ran.output("gate"), "inconclusive", "{}: {}", way.name, ran.log);
     }
 }

@@ -38,6 +38,15 @@ pub async fn create(bench: &Bench, confirm: &str) -> Ran {
     run(bench, "create-key", &[NEW[0], NEW[1], ("INPUT_CONFIRM", confirm)]).await
 }
 
+/// The variable cannot name a key before there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_can_be_made_where_encryption_is_required() {
+    let bench = Bench::new().await;
+    let more = [NEW[0], NEW[1], ("INPUT_CONFIRM", "create"), ("INPUT_REQUIRE-ENCRYPTION", "true")];
+    let ran = run(&bench, "create-key", &more).await.green();
+    assert_eq!(ran.output("changed"), "true", "{}", ran.log);
+}
+
 /// Part 2 of the runbook, as the summary gives it.
 fn part_two(bench: &Bench, arn: &str) {
     let statement = json!({ "Statement": [{ "Sid": "TerraformStateKms", "Effect": "Allow",

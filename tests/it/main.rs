@@ -6,7 +6,9 @@
 mod common;
 
 mod apply;
+mod arguments;
 mod backend;
+mod backend_by_hand;
 mod check_run;
 mod documents;
 mod gate;
@@ -24,6 +26,7 @@ mod perils;
 mod readers;
 mod refusals;
 mod round_trips;
+mod state_keys;
 mod topologies;
 
 use common::bench;

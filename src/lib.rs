@@ -183,15 +183,16 @@ fn announcement(request: &Request) -> String {
         Some(key) => format!("under {key}"),
         None => "no key (STATE_KMS_KEY_ID is empty)".to_owned(),
     };
-    let keys: Vec<&str> = request.layout.keys().map(|(_, key)| key).collect();
+    let keys = request.layout.keys().map(|(_, key)| key.to_owned());
+    let patterns = request.layout.patterns.iter().map(ToString::to_string);
+    let states: Vec<String> = keys.chain(patterns).collect();
     format!(
-        "tfstate-kms {}: mode {}, environment {}, bucket {}, states {}{}, target: {key}",
+        "tfstate-kms {}: mode {}, environment {}, bucket {}, states {}, target: {key}",
         env!("CARGO_PKG_VERSION"),
         request.mode.as_str(),
         request.environment,
         request.bucket,
-        keys.join(", "),
-        request.layout.prefixes.iter().map(|p| format!(", {p}*")).collect::<String>(),
+        states.join(", "),
     )
 }
 

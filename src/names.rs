@@ -266,6 +266,24 @@ pub fn component_problem(name: &str) -> Option<&'static str> {
     None
 }
 
+/// A module's folder below the working directory, its parts joined by single slashes; `.` is
+/// the working directory itself.
+///
+/// # Errors
+/// What is wrong with it: a folder is never above or beside the working directory.
+pub fn module_path(text: &str) -> Result<String, &'static str> {
+    if text.starts_with('/') {
+        return Err("it must be a folder below `working-directory`, not an absolute path");
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    match parts.iter().find_map(|part| component_problem(part)) {
+        Some(problem) => Err(problem),
+        None if text.is_empty() => Err("it must not be empty"),
+        None if parts.is_empty() => Ok(".".to_owned()),
+        None => Ok(parts.join("/")),
+    }
+}
+
 /// Says what is wrong with an object key for a state (S3: object key names;
 /// Terraform's S3 backend refuses a leading or trailing `/`).
 pub fn object_key_problem(key: &str) -> Option<&'static str> {
@@ -439,6 +457,24 @@ mod tests {
         }
         for good in ["infra", "dns", "production", "my_env-2", "v1.2"] {
             assert_eq!(component_problem(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_a_folder_below_the_working_directory() {
+        for (text, path) in [
+            ("infra", "infra"),
+            ("network/vpc", "network/vpc"),
+            ("./network//vpc/", "network/vpc"),
+            (".", "."),
+            ("./", "."),
+        ] {
+            assert_eq!(module_path(text).as_deref(), Ok(path), "{text}");
+        }
+        for bad in
+            ["", "/", "/infra", "..", "a/../b", "a/..", "./..", "a/.git", "a\\b", "a/*", "a b"]
+        {
+            module_path(bad).unwrap_err();
         }
     }
 

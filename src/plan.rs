@@ -101,25 +101,7 @@ pub fn plan(goal: &Goal, survey: &Survey, allow: Allowances, remedies: &Remedies
         let step = plan.step(goal, survey, state, allow, remedies);
         plan.steps.push(step);
     }
-    // A prefix names what is there, so with a key to be used, one that matches nothing is wrong.
-    let must_match = allow.require_state || goal.key().is_some();
-    for prefix in survey.empty_prefixes.iter().filter(|_| must_match) {
-        plan.refusals.push(Failure::new(
-            FailureReason::StateMissing,
-            format!("there is no state below `{prefix}`"),
-            "Correct the prefix in `state-keys`, or `bucket` and `environment`; leave the line out until \
-             the first state is there",
-        ));
-    }
     let present = survey.states.iter().filter(|s| !matches!(s.found, Found::Absent { .. })).count();
-    if present == 0 && goal.key().is_some() && !survey.states.is_empty() {
-        let names = survey.states.iter().map(|state| format!("`{}`", state.key));
-        let names = crate::names::some_of(names, 10, ", ");
-        plan.warnings.push(format!(
-            "none of the states exists yet: {names}. Terraform's first write puts them under the key; \
-             if they should be there already, correct `bucket`, `environment` or `state-keys`"
-        ));
-    }
     if present == 0 && *goal == Goal::Unset {
         plan.warnings.push(
             "no state exists yet and STATE_KMS_KEY_ID is empty: the first apply will write the state \

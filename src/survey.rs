@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 
 use crate::aws::{AwsError, Bucket, Budget, Download, Held, Hold, Keys, Kind, Seen, ServerSide};
-use crate::layout::Layout;
+use crate::layout::{Layout, Pattern};
 use crate::names::{LOCK_SUFFIX, printable};
 
 /// Objects looked at at the same time.
@@ -25,8 +25,8 @@ pub struct Survey {
     pub states: Vec<State>,
     /// Who manages the keys that objects are under, the target key apart.
     pub managers: BTreeMap<String, Manager>,
-    /// Prefixes below which there is no state.
-    pub empty_prefixes: Vec<String>,
+    /// Patterns that match no state.
+    pub unmatched: Vec<Pattern>,
 }
 
 /// One state object.
@@ -159,24 +159,29 @@ impl Survey {
             .keys()
             .map(|(module, key)| (module.map(str::to_owned), key.to_owned()))
             .collect();
-        let known: BTreeSet<String> = named.iter().map(|(_, key)| key.clone()).collect();
-        let listings = join_all(layout.prefixes.iter().map(|prefix| bucket.list(prefix)));
-        let (mut states, listings) = tokio::join!(look_at(named), listings);
-        let mut listed = BTreeSet::new();
-        let mut empty_prefixes = Vec::new();
-        for (prefix, keys) in layout.prefixes.iter().zip(listings) {
-            let mut keys = keys?;
-            // A «folder» made in the console is an object too.
-            keys.retain(|key| !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/'));
-            if keys.is_empty() {
-                empty_prefixes.push(prefix.clone());
-            }
-            listed.extend(keys);
-        }
-        let more =
-            listed.into_iter().filter(|key| !known.contains(key)).map(|key| (None, key)).collect();
+        let mut known: BTreeSet<String> = named.iter().map(|(_, key)| key.clone()).collect();
+        // The workspace `default` need not have a state, and no listing of the others names it.
+        let optional: Vec<(Option<String>, String)> = layout
+            .patterns
+            .iter()
+            .filter_map(|p| Some((p.module().map(str::to_owned), p.default_key()?.to_owned())))
+            .filter(|(_, key)| known.insert(key.clone()))
+            .collect();
+        let prefixes: BTreeSet<&str> = layout.patterns.iter().map(Pattern::prefix).collect();
+        let listings = join_all(prefixes.into_iter().map(|prefix| bucket.list(prefix)));
+        let (mut states, optional, listings) =
+            tokio::join!(look_at(named), look_at(optional), listings);
+        let is_missing = |state: &State| matches!(state.found, Found::Absent { deleted: false });
+        states.extend(optional.into_iter().filter(|state| !is_missing(state)));
+        let listed = matching(&layout.patterns, listings)?;
+        let unmatched = unmatched(&layout.patterns, &states, &listed);
+        let more = listed
+            .into_iter()
+            .filter(|(key, _)| !known.contains(key))
+            .map(|(key, module)| (module, key))
+            .collect();
         states.extend(look_at(more).await);
-        Ok(Self { states, managers: BTreeMap::new(), empty_prefixes })
+        Ok(Self { states, managers: BTreeMap::new(), unmatched })
     }
 
     /// The states' object keys.
@@ -209,6 +214,42 @@ impl Survey {
     pub fn manager(&self, key: &str) -> Manager {
         self.managers.get(key).copied().unwrap_or(Manager::Customer)
     }
+}
+
+/// The listed objects that a pattern matches, each with its module.
+fn matching(
+    patterns: &[Pattern],
+    listings: Vec<Result<Vec<String>, AwsError>>,
+) -> Result<BTreeMap<String, Option<String>>, AwsError> {
+    let mut found = BTreeMap::new();
+    for key in listings.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        // A «folder» made in the console is an object too.
+        if key.ends_with(LOCK_SUFFIX) || key.ends_with('/') {
+            continue;
+        }
+        let mut matching = patterns.iter().filter(|pattern| pattern.matches(&key)).peekable();
+        if matching.peek().is_some() {
+            let module = matching.find_map(Pattern::module).map(str::to_owned);
+            found.insert(key, module);
+        }
+    }
+    Ok(found)
+}
+
+/// The patterns that match neither a listed object nor a default workspace's state.
+fn unmatched(
+    patterns: &[Pattern],
+    states: &[State],
+    listed: &BTreeMap<String, Option<String>>,
+) -> Vec<Pattern> {
+    let is_there = |key: &str| {
+        let of_key = |state: &&State| state.key == key;
+        states.iter().filter(of_key).any(|state| !matches!(state.found, Found::Absent { .. }))
+    };
+    let matched = |pattern: &&Pattern| {
+        listed.keys().any(|key| pattern.matches(key)) || pattern.default_key().is_some_and(is_there)
+    };
+    patterns.iter().filter(|pattern| !matched(pattern)).cloned().collect()
 }
 
 /// Asks KMS who manages these keys.

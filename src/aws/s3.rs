@@ -211,6 +211,24 @@ impl Bucket {
         Ok(keys)
     }
 
+    /// The first keys of the bucket, at most so many, and whether there are more.
+    ///
+    /// # Errors
+    /// As classified.
+    pub async fn some_keys(&self, most: i32) -> Result<(Vec<String>, bool), AwsError> {
+        let page = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.name)
+            .max_keys(most)
+            .set_expected_bucket_owner(self.owner.clone())
+            .send()
+            .await
+            .map_err(|e| classify("s3:ListObjectsV2", &e))?;
+        let keys = page.contents().iter().filter_map(|o| o.key()).map(str::to_owned).collect();
+        Ok((keys, page.is_truncated().unwrap_or_default()))
+    }
+
     /// Copies an object onto itself under another encryption, if it still is the one
     /// that was seen: the condition stands on the source and on the destination, since
     /// a write can come between S3's reading and writing.

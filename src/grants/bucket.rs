@@ -13,6 +13,7 @@ pub(super) fn objects(partition: &str, bucket: &str, states: &[String]) -> Vec<S
     let whole = format!("arn:{partition}:s3:::{bucket}");
     let of_state = |state: &String| match state.ends_with('/') {
         true => format!("{whole}/{state}*"),
+        false if state.is_empty() => format!("{whole}/*"),
         false => format!("{whole}/{state}"),
     };
     match states {

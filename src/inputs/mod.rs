@@ -161,7 +161,15 @@ impl Request {
             FileFormat::TfBackend => "backend.tfbackend",
             FileFormat::None => return None,
         };
-        Some(self.working_directory.join(module).join(name))
+        Some(self.module_folder(module).join(name))
+    }
+
+    /// The folder of a module, relative to the workspace.
+    pub fn module_folder(&self, module: &str) -> PathBuf {
+        match module {
+            "." => self.working_directory.clone(),
+            module => self.working_directory.join(module),
+        }
     }
 
     /// The format as the backend's writer knows it.
@@ -196,7 +204,8 @@ const DEFAULT_MEMORY_MIB: u64 = 256;
 pub fn resolve(environment: &Environment) -> (Result<Request, Refused>, Vec<String>) {
     let (raw, warnings, problems) = environment.inputs();
     let resolver = Resolver { environment, problems, key_to_look_up: None };
-    (resolver.request(raw), warnings)
+    let unused = resolver.unused_workspace(raw.state_keys.as_deref());
+    (resolver.request(raw), warnings.into_iter().chain(unused).collect())
 }
 
 struct Resolver<'a> {
@@ -302,6 +311,7 @@ impl Resolver<'_> {
             github_token: raw.github_token.filter(|token| !token.is_empty()),
             check_run: self.flag("check-run", raw.check_run, false),
         };
+        self.workspace_prefixes(&request);
         if request.mode == Mode::Backend && request.file_format == FileFormat::None {
             self.problem(
                 "backend-format",
@@ -378,15 +388,25 @@ impl Resolver<'_> {
         let text = input
             .or_else(|| self.environment.get("TF_MODULE").map(str::to_owned))
             .unwrap_or_else(|| "infra dns".to_owned());
-        let mut modules: Vec<String> = Vec::new();
+        let mut modules: Vec<(&str, String)> = Vec::new();
         for name in words(&text) {
-            if let Some(problem) = names::component_problem(name) {
-                self.check("modules", name, true, &problem.replacen("it ", "", 1));
-            } else if !modules.iter().any(|known| known == name) {
-                modules.push(name.to_owned());
+            match names::module_path(name) {
+                Err(problem) => {
+                    self.check("modules", name, true, &problem.replacen("it ", "", 1));
+                }
+                Ok(_) if modules.iter().any(|(known, _)| *known == name) => {}
+                Ok(path) => {
+                    if let Some((twin, _)) = modules.iter().find(|(_, known)| *known == path) {
+                        self.problem(
+                            "modules",
+                            format!("names one folder twice, as `{twin}` and as `{name}`"),
+                        );
+                    }
+                    modules.push((name, path));
+                }
             }
         }
-        modules
+        modules.into_iter().map(|(_, path)| path).collect()
     }
 
     fn layout(&mut self, templates: Option<&str>, modules: &[String], environment: &str) -> Layout {
@@ -411,7 +431,39 @@ impl Resolver<'_> {
             for problem in problems.into_iter().filter(|_| !nameless) {
                 self.problem("state-keys", format!("cannot be used: {problem}"));
             }
-            Layout { modules: Vec::new(), others: Vec::new(), prefixes: Vec::new() }
+            Layout::default()
+        })
+    }
+
+    /// The files that this version writes have no `workspace_key_prefix`: Terraform would look for
+    /// the workspace's state below `env:/` and plan from an empty one.
+    fn workspace_prefixes(&mut self, request: &Request) {
+        if request.file_format == FileFormat::None || request.mode.is_about_a_key() {
+            return;
+        }
+        for state in &request.layout.modules {
+            let Some(prefix) = state.workspace_key_prefix().map(printable) else { continue };
+            let message = format!(
+                "keeps the workspaces of module `{}` below `{prefix}`, so its backend block needs \
+                 workspace_key_prefix, which is not written here: set `backend-format: none`, and keep \
+                 `workspace_key_prefix = \"{prefix}\"` and `key = \"{}\"` in the block",
+                state.module,
+                state.backend_key()
+            );
+            self.problem("state-keys", message);
+        }
+    }
+
+    /// With TF_WORKSPACE, Terraform's state is not at the plain key.
+    fn unused_workspace(&self, templates: Option<&str>) -> Option<String> {
+        let workspace = self.environment.get("TF_WORKSPACE").filter(|name| *name != "default")?;
+        let heeded = templates.is_some_and(|t| t.contains("{workspace}") || t.contains("env:/"));
+        let name = printable(workspace);
+        (!heeded).then(|| {
+            format!(
+                "TF_WORKSPACE is `{name}`, so Terraform keeps the states at env:/{name}/KEY, which no line of \
+                 `state-keys` names: write `env:/{{workspace}}/KEY`"
+            )
         })
     }
 

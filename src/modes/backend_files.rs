@@ -145,7 +145,7 @@ impl Run<'_> {
         let request = self.request;
         BackendConfig {
             bucket: request.bucket.clone(),
-            key: module.key.clone(),
+            key: module.backend_key().to_owned(),
             region: region.to_owned(),
             kms_key_id: request.key.as_ref().map(KeyArn::to_string),
             acl: request.acl.clone(),

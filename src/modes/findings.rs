@@ -12,7 +12,7 @@ use crate::names::{KeyArn, printable};
 use crate::plan::{self, Goal, Plan, Step};
 use crate::rekey::{Outcome, Untouched};
 use crate::report::{Action, Encryption, ObjectReport};
-use crate::survey::{Found, Readable, State, Survey};
+use crate::survey::{Found, Readable, State};
 
 /// The row of a state as the survey found it.
 pub fn surveyed(state: &State, step: &Step) -> ObjectReport {
@@ -420,20 +420,6 @@ pub fn same_account(key: &KeyArn, expected: &str, owned: Option<bool>) -> (Check
         }
         None => (Check::new(id, Status::Unknown, "no call to the bucket succeeded"), None),
     }
-}
-
-/// What `verify` says where a key is set and no state exists: nothing was shown.
-pub fn nothing_to_verify(goal: &Goal, survey: &Survey) -> Option<Failure> {
-    let absent = |state: &State| matches!(state.found, Found::Absent { .. });
-    let nothing = !survey.states.is_empty() && survey.states.iter().all(absent);
-    (nothing && goal.key().is_some()).then(|| {
-        Failure::new(
-            FailureReason::StateMissing,
-            "none of the states exists, so there is nothing to verify",
-            "Correct `bucket`, `environment` or `state-keys`; for a new environment, run mode `verify` \
-             after the first apply",
-        )
-    })
 }
 
 /// What `verify` says of a state that `apply` would re-key.

@@ -1,8 +1,10 @@
 //! Leads through a mode, stage by stage. Each stage's decisions are pure functions
 //! elsewhere; here they are put in order, logged and reported.
 
+mod absent;
 mod backend_files;
 mod findings;
+mod folders;
 mod gate;
 mod in_flight;
 mod job;
@@ -56,6 +58,9 @@ impl Run<'_> {
                 "Set the variable to the key's ARN on the GitHub environment, and pass it by `with:`; a \
                  job without `environment:` does not see a GitHub environment's variables",
             ));
+            return;
+        }
+        if about_states && !self.module_folders(report) {
             return;
         }
         match self.request.mode {

@@ -71,6 +71,9 @@ impl Run<'_> {
         let mut remedies = self.remedies(&looked, goal);
         let plan = plan::plan(goal, &looked.survey, allow, &remedies);
         report.warnings.extend(plan.warnings.iter().cloned());
+        let absences = self.absences(goal, &looked).await;
+        report.warnings.extend(absences.warnings);
+        report.expects_by_pattern = !request.layout.patterns.is_empty();
         let rows = looked.survey.states.iter().zip(&plan.steps);
         report.objects = rows.map(|(state, step)| findings::surveyed(state, step)).collect();
         for state in &looked.survey.states {
@@ -88,6 +91,7 @@ impl Run<'_> {
         let (mut refusals, access) =
             self.examine(report, goal, &looked, &plan, &mut remedies).await;
         refusals.extend(plan.refusals.iter().cloned());
+        refusals.extend(absences.refusals);
         // A bucket in foreign hands, or a key that is out of order, explains the rest.
         refusals.sort_by_key(|refusal| match refusal.reason {
             FailureReason::WrongBucketOwner => 0,
@@ -96,9 +100,7 @@ impl Run<'_> {
         });
         let stop = !refusals.is_empty();
         report.failures.extend(refusals);
-        if request.mode == Mode::Verify {
-            report.failures.extend(findings::nothing_to_verify(goal, &looked.survey));
-        }
+        report.failures.extend(absences.unverified);
         if !stop && request.mode == Mode::Verify {
             let states = &looked.survey.states;
             report.failures.extend(plan.rekeys().map(|(at, _)| findings::drift(&states[at], goal)));

@@ -45,6 +45,10 @@ pub struct Report {
     pub verified: bool,
     /// Something was written: a file or a state.
     pub changed: bool,
+    /// States were also expected by a pattern: then a named one that is absent leaves the run
+    /// unverified.
+    #[serde(skip)]
+    pub expects_by_pattern: bool,
     /// Why the run failed; empty when it is green.
     pub failures: Vec<Failure>,
     /// What the operator should know.
@@ -267,6 +271,7 @@ impl Report {
             target: Target { encryption: "unset", kms_key_arn: None },
             verified: false,
             changed: false,
+            expects_by_pattern: false,
             failures: Vec::new(),
             warnings: Vec::new(),
             caller: None,
@@ -303,6 +308,8 @@ impl Report {
             && self.objects.iter().any(|object| object.after.is_some())
             && self.checks.iter().all(|check| check.status != Status::Fail)
             && !self.objects.iter().any(|object| object.action == Action::WouldRekey)
+            && !(self.expects_by_pattern
+                && self.objects.iter().any(|object| object.action == Action::Absent))
             && self.mode != Some(Mode::Backend);
     }
 

@@ -19,6 +19,8 @@ mod key_crashes;
 mod keys;
 mod locks;
 mod lost;
+mod module_folders;
+mod nothing_found;
 mod objects;
 mod others;
 mod output;
@@ -28,5 +30,6 @@ mod refusals;
 mod round_trips;
 mod state_keys;
 mod topologies;
+mod workspaces;
 
 use common::bench;

@@ -11,6 +11,7 @@ mod common;
 mod aws_cli;
 mod moto;
 mod terraform;
+mod workspaces;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -170,9 +170,7 @@ impl Run<'_> {
 
     fn wanted_policy(&self, place: &Place) -> Value {
         let request = self.request;
-        let layout = &request.layout;
-        let keys = layout.keys().map(|(_, key)| key.to_owned());
-        let states: Vec<String> = keys.chain(layout.prefixes.iter().cloned()).collect();
+        let states = request.layout.for_policies();
         let usage = if request.key_admin.hardened {
             let bucket = place.state_bucket(&request.bucket);
             Usage::ThroughS3 { region: &place.region, bucket, states: &states }

@@ -300,11 +300,6 @@ pub fn object_key_problem(key: &str) -> Option<&'static str> {
     if key.contains('$') {
         return Some("it has a `$`, so a variable was not expanded; give the value itself");
     }
-    if key.contains('*') {
-        return Some(
-            "a `*` is understood only as a line's ending `/*`, which is every object below a prefix",
-        );
-    }
     if key.starts_with(['[', '"', '\'']) || key.starts_with("- ") {
         return Some("it is written as a list; give one key a line, without quotes or brackets");
     }
@@ -326,6 +321,12 @@ pub fn object_key_problem(key: &str) -> Option<&'static str> {
 
 /// What Terraform appends to a state's key for its lock object (`use_lockfile`).
 pub const LOCK_SUFFIX: &str = ".tflock";
+
+/// Whether a listed object may be a state: it is no lock, and no folder made in the console, which
+/// is an object too.
+pub fn may_be_state(key: &str) -> bool {
+    !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/')
+}
 
 /// A character that does not show as itself: controls, line and paragraph separators, and
 /// those that turn the direction of writing (Unicode UAX #9), by which a text can look like

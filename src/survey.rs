@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::aws::{AwsError, Bucket, Budget, Download, Held, Hold, Keys, Kind, Seen, ServerSide};
 use crate::layout::{Layout, Pattern};
-use crate::names::{LOCK_SUFFIX, printable};
+use crate::names::{may_be_state, printable};
 
 /// Objects looked at at the same time.
 const PARALLEL: usize = 64;
@@ -223,8 +223,7 @@ fn matching(
 ) -> Result<BTreeMap<String, Option<String>>, AwsError> {
     let mut found = BTreeMap::new();
     for key in listings.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
-        // A «folder» made in the console is an object too.
-        if key.ends_with(LOCK_SUFFIX) || key.ends_with('/') {
+        if !may_be_state(&key) {
             continue;
         }
         let mut matching = patterns.iter().filter(|pattern| pattern.matches(&key)).peekable();

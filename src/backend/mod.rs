@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 pub use compare::differences;
 pub use difference::{Difference, DifferenceKind};
-pub use parse::{ParseError, parse};
+pub use parse::{MAX_BYTES, ParseError, parse};
 pub use render::render;
 
 /// The backend type that this module writes.

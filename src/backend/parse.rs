@@ -9,7 +9,7 @@ use hcl_edit::template::{Element, Template};
 use super::{BackendFormat, ParsedBackend, Value};
 
 /// The longest file that is read. Backend configurations are a few hundred bytes.
-const MAX_BYTES: usize = 256 * 1024;
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Why a file could not be read. Says nothing of what the file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use crate::aws::AwsError;
 use crate::check::{Failure, FailureReason};
 use crate::inputs::Mode;
 use crate::layout::{Layout, Pattern};
-use crate::names::{LOCK_SUFFIX, printable, some_of};
+use crate::names::{may_be_state, printable, some_of};
 use crate::plan::Goal;
 use crate::survey::{Found, Survey};
 
@@ -135,8 +135,7 @@ fn in_the_bucket(bucket: &str, listed: Result<(Vec<String>, bool), AwsError>) ->
         Ok(listed) => listed,
         Err(error) => return format!(" (what is in {bucket} could not be listed: {error})"),
     };
-    let of_state = |key: &&String| !key.ends_with(LOCK_SUFFIX) && !key.ends_with('/');
-    let keys: Vec<&String> = keys.iter().filter(of_state).collect();
+    let keys: Vec<&String> = keys.iter().filter(|key| may_be_state(key)).collect();
     if keys.is_empty() && !more {
         return format!(" ({bucket} is empty)");
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Run;
-use crate::backend::{self, BackendConfig, BackendFormat, DifferenceKind};
+use crate::backend::{self, BackendConfig, BackendFormat, DifferenceKind, MAX_BYTES};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::files;
 use crate::inputs::{FileFormat, Lock, Mode, OnExisting};
@@ -27,9 +27,6 @@ fn has_comments(text: &str) -> bool {
     })
 }
 
-/// The most bytes of a configuration file that are read.
-const MOST: u64 = 256 << 10;
-
 /// What another configuration file of the folder says of a backend: Terraform and OpenTofu read
 /// them all, and take one backend or cloud block (Terraform: `configs/parser_config_dir.go`).
 fn backend_elsewhere(folder: &Path, own: &Path) -> std::io::Result<Option<String>> {
@@ -39,18 +36,16 @@ fn backend_elsewhere(folder: &Path, own: &Path) -> std::io::Result<Option<String
         let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
         let json = name.ends_with(".tf.json") || name.ends_with(".tofu.json");
         let native = name.ends_with(".tf") || name.ends_with(".tofu");
-        // Links are followed, as Terraform does; a pipe or a device would never end.
-        let regular = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
-        let Some(metadata) = regular.filter(|_| (json || native) && !name.starts_with('.')) else {
-            continue;
-        };
-        if path == own {
+        if !(json || native) || name.starts_with('.') || path == own {
             continue;
         }
+        // Links are followed, as Terraform does; a pipe or a device would never end.
+        let regular = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
+        let Some(metadata) = regular else { continue };
         let shown = printable(&name);
-        if metadata.len() > MOST {
+        if metadata.len() > MAX_BYTES as u64 {
             return Ok(Some(format!(
-                "`{shown}` is longer than {MOST} bytes, so it was not read; it may hold a backend block"
+                "`{shown}` is longer than {MAX_BYTES} bytes, so it was not read; it may hold a backend block"
             )));
         }
         let content = files::read(&path)?.unwrap_or_default();
@@ -111,22 +106,24 @@ impl Run<'_> {
         }
         let failures = report.failures.len();
         let writes = matches!(request.mode, Mode::Backend | Mode::Apply | Mode::Rollback);
-        // First without writing: a run that refuses one file leaves all of them as they were.
-        let all = |may_write: bool| -> Vec<_> {
-            let modules = request.layout.modules.iter();
-            let files = modules.filter_map(|module| {
+        let modules = request.layout.modules.iter();
+        let judged: Vec<_> = modules
+            .filter_map(|module| {
                 let path = request.backend_path(&module.module)?;
                 let config = self.config(module, region);
-                let result = self.backend_file(&path, &config, format, may_write);
-                Some((module, path, result))
-            });
-            files.collect()
-        };
-        let mut found = all(false);
-        if writes && !found.iter().any(|(_, _, result)| self.is_refused(result)) {
-            found = all(true);
-        }
-        for (module, path, result) in found {
+                let result = self.judge_file(&path, &config, format);
+                Some((module, path, config, result))
+            })
+            .collect();
+        // A run that refuses one file leaves all of them as they were.
+        let writes = writes && !judged.iter().any(|(.., result)| self.is_refused(result));
+        for (module, path, config, mut result) in judged {
+            if let (true, Ok((action @ FileAction::WouldWrite, _))) = (writes, &mut result) {
+                match self.write_file(&path, &config, format) {
+                    Ok(()) => *action = FileAction::Written,
+                    Err(error) => result = Err(error),
+                }
+            }
             self.record(report, module, &path, result);
         }
         if request.layout.modules.is_empty() && request.mode == Mode::Backend {
@@ -153,12 +150,12 @@ impl Run<'_> {
         }
     }
 
-    fn backend_file(
+    /// What is to be done with a file, and in what it differs. Writes nothing.
+    fn judge_file(
         &self,
         relative: &Path,
         config: &BackendConfig,
         format: BackendFormat,
-        may_write: bool,
     ) -> std::io::Result<(FileAction, Vec<String>)> {
         let path = self.workspace.join(relative);
         let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else {
@@ -184,23 +181,27 @@ impl Run<'_> {
             Some(_) if self.request.on_existing == OnExisting::Keep => FileAction::Kept,
             None if self.request.mode == Mode::Verify => FileAction::Absent,
             Some(_) if self.request.mode == Mode::Verify => FileAction::Kept,
-            _ if !may_write => FileAction::WouldWrite,
-            _ => {
-                let text = backend::render(config, format);
-                files::write(self.workspace, relative, text.as_bytes())?;
-                // The key must have reached the file: read back what was written.
-                let written = files::read(&path)?.unwrap_or_default();
-                let remaining = self.compare(&written, config, format);
-                if !remaining.differences.is_empty() {
-                    return Err(std::io::Error::other(format!(
-                        "it was written but reads otherwise: {}",
-                        remaining.differences.join("; ")
-                    )));
-                }
-                FileAction::Written
-            }
+            _ => FileAction::WouldWrite,
         };
         Ok((action, differences.unwrap_or_default()))
+    }
+
+    fn write_file(
+        &self,
+        relative: &Path,
+        config: &BackendConfig,
+        format: BackendFormat,
+    ) -> std::io::Result<()> {
+        let text = backend::render(config, format);
+        files::write(self.workspace, relative, text.as_bytes())?;
+        // The key must have reached the file: read back what was written.
+        let written = files::read(&self.workspace.join(relative))?.unwrap_or_default();
+        let Compared { differences: remaining, .. } = self.compare(&written, config, format);
+        if remaining.is_empty() {
+            return Ok(());
+        }
+        let why = format!("it was written but reads otherwise: {}", remaining.join("; "));
+        Err(std::io::Error::other(why))
     }
 
     /// Whether a file keeps this run from writing any.

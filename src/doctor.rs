@@ -27,6 +27,8 @@ pub struct Subject<'a> {
     pub locks: bool,
     /// The canned ACL of every write.
     pub acl: Option<&'a str>,
+    /// Those that Terraform's own next write will name no encryption for.
+    pub silent: &'a [String],
     /// Caller and bucket are in two accounts.
     pub across_accounts: bool,
     /// States were seen with version ids.
@@ -116,7 +118,12 @@ fn public_access(blocked: &Result<bool, AwsError>, bucket: &str) -> Check {
     }
 }
 
-/// Does the policy refuse what is sent: the states, and the lock objects beside them?
+const ENCRYPTION: &str = "x-amz-server-side-encryption";
+const KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
+const SSE_S3: &[(&str, &str)] = &[(ENCRYPTION, "AES256")];
+
+/// Does the policy refuse what is sent, by this action and by Terraform after it: the states, and
+/// the lock objects beside them?
 fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_>) -> Check {
     let id = CheckId::BucketPolicy;
     let text = match policy {
@@ -127,42 +134,32 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
     let Some(policy) = Policy::parse(text) else {
         return Check::new(id, Status::Unknown, "it could not be read as a policy");
     };
-    let mut sent = Vec::new();
-    match subject.goal {
+    let speaks = |state: &&String| !subject.silent.contains(state);
+    let verdict = match subject.goal {
         Goal::Under(key) => {
-            sent.push(("x-amz-server-side-encryption", "aws:kms"));
-            sent.push(("x-amz-server-side-encryption-aws-kms-key-id", key.as_str()));
+            let under = [(ENCRYPTION, "aws:kms"), (KEY, key.as_str())];
+            Refused::of(&policy, subject, subject.states, &under)
         }
-        Goal::SseS3 => sent.push(("x-amz-server-side-encryption", "AES256")),
-        Goal::Unset => {}
-    }
-    sent.extend(subject.acl.map(|acl| ("x-amz-acl", acl)));
-    let (mut denied, mut unclear) = (Vec::new(), Vec::new());
-    for state in subject.states {
-        let mut keys = vec![state.clone()];
-        keys.extend(subject.locks.then(|| format!("{state}{LOCK_SUFFIX}")));
-        for key in keys {
-            let resource = format!("arn:{}:s3:::{}/{key}", subject.partition, subject.bucket);
-            for hit in policy.denies_write(&resource, &sent, subject.writer) {
-                match hit {
-                    Ok(statement) => {
-                        denied.push(format!("{} refuses {key}", printable(&statement)))
-                    }
-                    Err(statement) => unclear.push(printable(&statement)),
-                }
-            }
-        }
-    }
-    unclear.sort();
-    unclear.dedup();
-    if !denied.is_empty() {
-        return Check::new(id, Status::Fail, some_of(denied, 10, "; ")).remedy(
+        Goal::SseS3 => Refused::of(&policy, subject, subject.states, SSE_S3),
+        Goal::Unset => Refused::of(&policy, subject, subject.states.iter().filter(speaks), SSE_S3),
+    };
+    let silent = Refused::of(&policy, subject, subject.silent, &[]);
+    let unclear: BTreeSet<String> = verdict.unclear.into_iter().chain(silent.unclear).collect();
+    if !verdict.certain.is_empty() {
+        return Check::new(id, Status::Fail, some_of(verdict.certain, 10, "; ")).remedy(
             "Change the named statement of the bucket policy: it denies a write with the encryption that \
              this environment asks for",
         );
     }
+    if !silent.certain.is_empty() {
+        let evidence = format!(
+            "Terraform's next write names no encryption, and {}",
+            some_of(silent.certain, 10, "; ")
+        );
+        return Check::new(id, Status::Fail, evidence).remedy(ENCRYPT);
+    }
     if !unclear.is_empty() {
-        let which = unclear.join(", ");
+        let which = unclear.into_iter().collect::<Vec<_>>().join(", ");
         return Check::new(
             id,
             Status::Unknown,
@@ -172,6 +169,68 @@ fn bucket_policy(policy: &Result<Option<String>, AwsError>, subject: &Subject<'_
         );
     }
     Check::new(id, Status::Pass, "no statement refuses what is written")
+}
+
+const ENCRYPT: &str = "Set `encrypt: true` in every step that writes backend files, those of mode `backend` included: \
+                       the block then says `encrypt = true`, and Terraform sends the header for SSE-S3";
+
+/// What a bucket policy does with writes.
+struct Refused {
+    /// The statements that deny one, and of which object.
+    certain: Vec<String>,
+    /// Those that may.
+    unclear: Vec<String>,
+}
+
+impl Refused {
+    fn of<'a>(
+        policy: &Policy,
+        subject: &Subject<'_>,
+        states: impl IntoIterator<Item = &'a String>,
+        encryption: &[(&str, &str)],
+    ) -> Self {
+        let mut sent = encryption.to_vec();
+        sent.extend(subject.acl.map(|acl| ("x-amz-acl", acl)));
+        let (mut certain, mut unclear) = (Vec::new(), Vec::new());
+        for state in states {
+            let mut keys = vec![state.clone()];
+            keys.extend(subject.locks.then(|| format!("{state}{LOCK_SUFFIX}")));
+            for key in keys {
+                let resource = format!("arn:{}:s3:::{}/{key}", subject.partition, subject.bucket);
+                for hit in policy.denies_write(&resource, &sent, subject.writer) {
+                    match hit {
+                        Ok(statement) => {
+                            certain.push(format!("{} refuses {key}", printable(&statement)));
+                        }
+                        Err(statement) => unclear.push(printable(&statement)),
+                    }
+                }
+            }
+        }
+        Self { certain, unclear }
+    }
+}
+
+/// What the bucket policy makes of Terraform's writes that name no encryption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// It lets them pass, as far as can be told.
+    Allowed,
+    /// It refuses them, and lets those pass that name SSE-S3.
+    NeedsHeader,
+    /// It refuses both; with the statements.
+    NeedsKey(String),
+}
+
+/// Judges the writes that [`Subject::silent`] is about by the text of the bucket policy.
+pub fn silence(policy: &str, subject: &Subject<'_>) -> Silence {
+    let Some(policy) = Policy::parse(policy) else { return Silence::Allowed };
+    let refused = |headers| Refused::of(&policy, subject, subject.silent, headers).certain;
+    match (refused(&[]).is_empty(), refused(SSE_S3)) {
+        (true, _) => Silence::Allowed,
+        (false, refused) if refused.is_empty() => Silence::NeedsHeader,
+        (false, refused) => Silence::NeedsKey(some_of(refused, 10, "; ")),
+    }
 }
 
 fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {

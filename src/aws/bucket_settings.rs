@@ -80,7 +80,7 @@ impl Bucket {
             versioning,
             encryption,
             public_access_blocked: unless_unset(public_access_blocked, false),
-            policy: unless_unset(policy, None),
+            policy,
             replication: unless_unset(replication, Replication::default()),
             object_lock: unless_unset(lock, None),
             acls_off: unless_unset(acls_off, false),
@@ -125,7 +125,15 @@ impl Bucket {
         }))
     }
 
-    async fn policy(&self) -> Result<Option<String>, AwsError> {
+    /// The bucket policy; `None`: there is none.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn policy(&self) -> Result<Option<String>, AwsError> {
+        unless_unset(self.any_policy().await, None)
+    }
+
+    async fn any_policy(&self) -> Result<Option<String>, AwsError> {
         let request = self.client.get_bucket_policy().bucket(&self.name);
         let request = request.set_expected_bucket_owner(self.owner.clone());
         let answer = request.send().await.map_err(|e| classify("s3:GetBucketPolicy", &e))?;

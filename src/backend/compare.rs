@@ -1,13 +1,16 @@
 //! Comparing by meaning: what Terraform would do with the existing file, and what it is to do.
 
-use super::{BackendConfig, BackendFormat, Difference, DifferenceKind, ParsedBackend, S3, Value};
+use super::{
+    BackendConfig, Difference, DifferenceKind, ParsedBackend, S3, Syntax, Value, WORKSPACES,
+};
 
-/// The attributes that [`BackendConfig`] speaks for.
-const OWN: &[&str] = &["bucket", "key", "region", "encrypt", "kms_key_id", "acl", "use_lockfile"];
+/// The attributes that every comparison looks at.
+const COMPARED: &[&str] = &["bucket", "key", "region", "encrypt", "kms_key_id"];
 
 const ELSEWHERE: &str = "Terraform would look for the state elsewhere";
 
-/// How an existing file differs from what is wanted; empty when both mean the same.
+/// How an existing file differs in meaning from what is wanted; empty when both mean the same.
+/// What it says beyond that ([`extras`]) is no difference.
 ///
 /// An unset or empty region is `ambient_region`, the one from `AWS_REGION` or `AWS_DEFAULT_REGION`.
 pub fn differences(
@@ -16,12 +19,8 @@ pub fn differences(
     ambient_region: Option<&str>,
 ) -> Vec<Difference> {
     let mut list = whole_file(existing);
-    let is_s3 = match existing.format {
-        BackendFormat::Tf => existing.backends.first().is_some_and(|name| name == S3),
-        BackendFormat::TfBackend => true,
-    };
     // Another backend's attributes have meanings of their own.
-    if is_s3 {
+    if is_s3(existing) {
         let bucket = string("bucket", existing, Some(&wanted.bucket), Some(ELSEWHERE));
         let key = string("key", existing, Some(&wanted.key), Some(ELSEWHERE));
         list.extend(bucket.into_iter().chain(key));
@@ -29,61 +28,73 @@ pub fn differences(
         list.extend(encryption(wanted, existing));
         list.extend(acl(wanted, existing));
         list.extend(lock(wanted, existing));
-        list.extend(extra(existing));
+        list.extend(workspaces(wanted, existing));
     }
     list
 }
 
-/// What keeps the file from being one configuration of the S3 backend, and what is beside it.
+/// Everything that replacing the file by what is wanted would drop.
+pub fn extras(wanted: &BackendConfig, existing: &ParsedBackend) -> Vec<Difference> {
+    let mut list = Vec::new();
+    let mut push = |attribute: &str, found, consequence| {
+        let (kind, attribute) = (DifferenceKind::Extra, attribute.to_owned());
+        let consequence = Some(consequence);
+        list.push(Difference { kind, attribute, found: Some(found), wanted: None, consequence });
+    };
+    let kept = |name: &str| match name {
+        "acl" => wanted.acl().is_some(),
+        "use_lockfile" => wanted.use_lockfile || flag(existing, name) == Some(false),
+        "workspace_key_prefix" => wanted.own_prefix().is_some(),
+        name => COMPARED.contains(&name),
+    };
+    if !existing.other_content.is_empty() {
+        let names = Value::String(existing.other_content.join(", "));
+        push("other content", names, "overwriting the file would drop it");
+    }
+    for (name, value) in &existing.attributes {
+        if !is_s3(existing) || !kept(name) {
+            push(name, value.clone(), dropped(name));
+        }
+    }
+    if existing.comments {
+        push("comments", Value::Other("some"), "overwriting the file would drop them");
+    }
+    list
+}
+
+fn is_s3(existing: &ParsedBackend) -> bool {
+    existing.syntax == Syntax::Attributes
+        || existing.backends.first().is_some_and(|name| name == S3)
+}
+
+/// What keeps the file from being one configuration of the S3 backend.
 fn whole_file(existing: &ParsedBackend) -> Vec<Difference> {
     let mut list = Vec::new();
-    let mut push = |kind, attribute: &str, found, wanted, consequence| {
-        let attribute = attribute.to_owned();
+    let mut push = |attribute: &str, found, wanted, consequence| {
+        let (kind, attribute) = (DifferenceKind::File, attribute.to_owned());
+        let consequence = Some(consequence);
         list.push(Difference { kind, attribute, found, wanted, consequence });
     };
     let s3 = || Some(Value::String(S3.to_owned()));
-    if existing.format == BackendFormat::Tf {
+    if existing.syntax != Syntax::Attributes {
         match existing.backends.first() {
-            None => push(
-                DifferenceKind::File,
-                "backend",
-                None,
-                s3(),
-                Some("Terraform would keep the state in a local file"),
-            ),
+            None => push("backend", None, s3(), "Terraform would keep the state in a local file"),
             Some(name) if name != S3 => {
-                let found = Some(Value::String(name.clone()));
-                push(DifferenceKind::File, "backend", found, s3(), Some(ELSEWHERE));
+                push("backend", Some(Value::String(name.clone())), s3(), ELSEWHERE);
             }
             Some(_) => {}
         }
     }
     if existing.backends.len() > 1 {
         push(
-            DifferenceKind::File,
             "backend blocks",
             Some(Value::Number(existing.backends.len().to_string())),
             Some(Value::Number("1".to_owned())),
-            Some("Terraform refuses more than one"),
+            "Terraform refuses more than one",
         );
     }
-    if existing.cloud {
-        push(
-            DifferenceKind::File,
-            "cloud",
-            Some(Value::Other("a block")),
-            None,
-            Some("Terraform takes either a backend or a cloud block"),
-        );
-    }
-    if !existing.other_content.is_empty() {
-        push(
-            DifferenceKind::Extra,
-            "other content",
-            Some(Value::String(existing.other_content.join(", "))),
-            None,
-            Some("overwriting the file would drop it"),
-        );
+    for other in &existing.others {
+        push(other, Some(Value::Other("a block")), None, "Terraform refuses it beside a backend");
     }
     list
 }
@@ -108,7 +119,7 @@ fn text<'a>(existing: &'a ParsedBackend, name: &str) -> Text<'a> {
 
 /// An attribute's value where a boolean is expected; `None` when it cannot be told. Terraform turns
 /// `"true"` and `"1"`, `"false"` and `"0"` into booleans, and refuses anything else.
-fn flag(existing: &ParsedBackend, name: &str) -> Option<bool> {
+pub(super) fn flag(existing: &ParsedBackend, name: &str) -> Option<bool> {
     match existing.attributes.get(name) {
         None => Some(false),
         Some(Value::Bool(value)) => Some(*value),
@@ -181,11 +192,10 @@ fn encryption(wanted: &BackendConfig, existing: &ParsedBackend) -> Vec<Differenc
     const NOT_SENT: &str = "kms_key_id without encrypt = true is not sent: the next write would \
                             be as the bucket's default has it";
     const DEFAULT: &str = "the next write would be as the bucket's default has it";
-    const DEFAULT_LOST: &str = "encrypt = true without kms_key_id: the next write would be \
-                                AES256, whatever the bucket's default";
     const OTHER_KEY: &str = "the next write would be under another key";
     const STILL: &str = "the next write would be under this key";
     const EMPTY: &str = "Terraform refuses an empty kms_key_id";
+    const NO_HEADER: &str = "the next write would send no header for its encryption";
 
     let encrypt = flag(existing, "encrypt");
     let key = text(existing, "kms_key_id");
@@ -210,16 +220,23 @@ fn encryption(wanted: &BackendConfig, existing: &ParsedBackend) -> Vec<Differenc
         list.extend(string("kms_key_id", existing, Some(arn), consequence));
         return list;
     }
-    if encrypt != Some(false) {
-        let lost = encrypt == Some(true) && matches!(key, Text::Absent) && !own_key;
-        list.push(differs("encrypt", existing, None, lost.then_some(DEFAULT_LOST)));
+    // `encrypt = true` alone is SSE-S3, as it was before.
+    match encrypt {
+        Some(false) if wanted.encrypt => {
+            list.push(differs("encrypt", existing, Some(Value::Bool(true)), Some(NO_HEADER)));
+        }
+        None => {
+            let wanted = wanted.encrypt.then_some(Value::Bool(true));
+            list.push(differs("encrypt", existing, wanted, None));
+        }
+        Some(_) => {}
     }
     match (encrypt, key) {
         (_, Text::Absent) => {}
         (_, Text::Is("")) => list.push(differs("kms_key_id", existing, None, Some(EMPTY))),
-        // Not sent, hence as good as absent.
-        (Some(false), Text::Is(_)) => {}
-        (Some(true), Text::Is(_)) => list.push(differs("kms_key_id", existing, None, Some(STILL))),
+        // Not sent, hence as good as absent; but not once `encrypt` is set.
+        (Some(false), Text::Is(_)) if !wanted.encrypt => {}
+        (Some(_), Text::Is(_)) => list.push(differs("kms_key_id", existing, None, Some(STILL))),
         (None, Text::Is(_)) | (_, Text::Unknown) => {
             list.push(differs("kms_key_id", existing, None, None));
         }
@@ -227,43 +244,37 @@ fn encryption(wanted: &BackendConfig, existing: &ParsedBackend) -> Vec<Differenc
     list
 }
 
-/// `acl`: empty is unset.
+/// `acl`, where one is asked for.
 fn acl(wanted: &BackendConfig, existing: &ParsedBackend) -> Option<Difference> {
-    if matches!(text(existing, "acl"), Text::Is("")) && wanted.acl().is_none() {
-        return None;
-    }
-    let consequence = wanted.acl().is_some().then_some("the next write would not carry this ACL");
-    string("acl", existing, wanted.acl(), consequence)
+    let acl = wanted.acl()?;
+    string("acl", existing, Some(acl), Some("the next write would not carry this ACL"))
 }
 
-/// `use_lockfile`: false is unset.
+/// `use_lockfile`, where it is asked for.
 fn lock(wanted: &BackendConfig, existing: &ParsedBackend) -> Option<Difference> {
     const WITHOUT: &str = "Terraform would take no lock in S3";
     let found = flag(existing, "use_lockfile");
-    (found != Some(wanted.use_lockfile)).then(|| {
+    (wanted.use_lockfile && found != Some(true)).then(|| {
         let consequence = (found == Some(false)).then_some(WITHOUT);
-        let wanted = wanted.use_lockfile.then_some(Value::Bool(true));
-        differs("use_lockfile", existing, wanted, consequence)
+        differs("use_lockfile", existing, Some(Value::Bool(true)), consequence)
     })
 }
 
-/// Everything that overwriting would drop.
-fn extra(existing: &ParsedBackend) -> impl Iterator<Item = Difference> {
-    existing.attributes.iter().filter(|(name, _)| !OWN.contains(&name.as_str())).map(
-        |(name, value)| Difference {
-            kind: DifferenceKind::Extra,
-            attribute: name.clone(),
-            found: Some(value.clone()),
-            wanted: None,
-            consequence: Some(dropped(name)),
-        },
-    )
+/// `workspace_key_prefix`, where the state is a workspace's.
+fn workspaces(wanted: &BackendConfig, existing: &ParsedBackend) -> Option<Difference> {
+    let prefix = wanted.workspace_key_prefix.as_deref()?;
+    let is_default = prefix == WORKSPACES;
+    match text(existing, "workspace_key_prefix") {
+        Text::Absent if is_default => None,
+        _ => string("workspace_key_prefix", existing, Some(prefix), Some(ELSEWHERE)),
+    }
 }
 
 /// What dropping an attribute would do.
 fn dropped(name: &str) -> &'static str {
     match name {
         "dynamodb_table" => "overwriting would drop the lock table",
+        "use_lockfile" => "overwriting would drop the lock",
         "workspace_key_prefix" => {
             "overwriting would move the other workspaces' states to the prefix env:"
         }

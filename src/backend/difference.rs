@@ -14,9 +14,9 @@ pub enum DifferenceKind {
     Missing,
     /// The file says something else than what is wanted.
     Changed,
-    /// The file sets what this configuration would leave unset.
+    /// The file sets what is to be unset.
     Unwanted,
-    /// Beyond what this configuration knows; overwriting the file would drop it.
+    /// Beyond what is compared; overwriting the file would drop it.
     Extra,
     /// The file is not one configuration of the S3 backend.
     File,
@@ -37,6 +37,31 @@ pub struct Difference {
     pub wanted: Option<Value>,
     /// What would happen with the file as it is, or (for [`DifferenceKind::Extra`]) without it.
     pub consequence: Option<&'static str>,
+}
+
+impl Difference {
+    /// It is about where the state lies, which is never changed in a file written by hand.
+    pub fn is_of_place(&self) -> bool {
+        const PLACE: [&str; 4] = ["bucket", "key", "region", "workspace_key_prefix"];
+        self.kind == DifferenceKind::File || PLACE.contains(&self.attribute.as_str())
+    }
+
+    /// The file leaves it out, so that it may be given to `terraform init` (partial
+    /// configuration) or by the environment.
+    pub fn is_left_out(&self) -> bool {
+        let empty = matches!(&self.found, Some(Value::String(text)) if text.is_empty());
+        match self.attribute.as_str() {
+            "bucket" | "key" => self.found.is_none(),
+            "region" => self.found.is_none() || empty,
+            _ => false,
+        }
+    }
+
+    /// The file sets it by something that is no literal, so that its value is not known.
+    pub fn is_unresolved(&self) -> bool {
+        self.kind != DifferenceKind::File
+            && matches!(self.found, Some(Value::Other(_) | Value::Hidden))
+    }
 }
 
 impl fmt::Display for Difference {

@@ -1,15 +1,23 @@
-//! `backend.tf`: what it is to say, what an existing one says, and how the two differ.
+//! The backend block: where a module's folder has it, what it says, how that differs from what is
+//! wanted, and the text that says so.
 //!
 //! Strings in, strings out; reading and writing files is left to the caller. The rules are those
-//! of Terraform's S3 backend (<https://developer.hashicorp.com/terraform/language/backend/s3>) and
-//! of the HCL native syntax (<https://github.com/hashicorp/hcl/blob/main/hclsyntax/spec.md>),
-//! tried out with Terraform 1.11.
+//! of Terraform's S3 backend (<https://developer.hashicorp.com/terraform/language/backend/s3>), of
+//! HCL's native syntax (<https://github.com/hashicorp/hcl/blob/main/hclsyntax/spec.md>) and of its
+//! JSON syntax (<https://developer.hashicorp.com/terraform/language/syntax/json>), tried out with
+//! Terraform 1.11.
 
 mod compare;
+mod decide;
 mod difference;
+mod edit;
+mod folder;
+mod json;
 mod parse;
 mod render;
 
+#[cfg(test)]
+mod edit_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -17,13 +25,19 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use compare::differences;
+pub use compare::{differences, extras};
+pub use decide::{Decision, Judgement, Refusal, Wanted, decide};
 pub use difference::{Difference, DifferenceKind};
+pub use edit::edit;
+pub use folder::{ConfigFile, is_configuration};
 pub use parse::{MAX_BYTES, ParseError, parse};
-pub use render::render;
+pub use render::{is_rendered, render};
 
 /// The backend type that this module writes.
 const S3: &str = "s3";
+
+/// Terraform's own `workspace_key_prefix`.
+const WORKSPACES: &str = "env:";
 
 /// What a backend block is to say.
 ///
@@ -42,16 +56,30 @@ pub struct BackendConfig {
     /// The ARN of the key that states are written under, sent only together with `encrypt = true`,
     /// hence always written with it. Empty counts as none.
     pub kms_key_id: Option<String>,
+    /// `encrypt = true` without a key: Terraform then sends the header for SSE-S3.
+    pub encrypt: bool,
     /// The canned ACL sent with every write. Empty counts as none.
     pub acl: Option<String>,
     /// Whether Terraform locks the state with an object beside it.
     pub use_lockfile: bool,
+    /// The prefix of the workspaces' states; `None` where the state is of no workspace.
+    pub workspace_key_prefix: Option<String>,
 }
 
 impl BackendConfig {
     /// The key, unless it is empty.
     fn kms_key_id(&self) -> Option<&str> {
         self.kms_key_id.as_deref().filter(|key| !key.is_empty())
+    }
+
+    /// Whether Terraform's writes name their encryption.
+    fn sends_a_header(&self) -> bool {
+        self.encrypt || self.kms_key_id().is_some()
+    }
+
+    /// The prefix, where it is another than the one that Terraform takes by itself.
+    fn own_prefix(&self) -> Option<&str> {
+        self.workspace_key_prefix.as_deref().filter(|prefix| *prefix != WORKSPACES)
     }
 
     /// The canned ACL, unless it is empty.
@@ -69,21 +97,75 @@ pub enum BackendFormat {
     TfBackend,
 }
 
+/// How an existing file is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    /// `.tf` and `.tofu`.
+    Native,
+    /// `.tf.json` and `.tofu.json`.
+    Json,
+    /// The bare attributes of a `-backend-config` file.
+    Attributes,
+}
+
+impl From<BackendFormat> for Syntax {
+    fn from(format: BackendFormat) -> Self {
+        match format {
+            BackendFormat::Tf => Self::Native,
+            BackendFormat::TfBackend => Self::Attributes,
+        }
+    }
+}
+
 /// What an existing file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedBackend {
-    /// The shape that the file was read as.
-    pub format: BackendFormat,
+    /// How the file was read.
+    pub syntax: Syntax,
     /// The types of the backend blocks, in file order. Terraform takes exactly one; none in
-    /// [`BackendFormat::TfBackend`].
+    /// [`Syntax::Attributes`].
     pub backends: Vec<String>,
-    /// The attributes of the first backend block (or of the file, in
-    /// [`BackendFormat::TfBackend`]), without those set to `null`, which Terraform reads as unset.
+    /// The attributes of the first backend block (or of the file, in [`Syntax::Attributes`]),
+    /// without those set to `null`, which Terraform reads as unset.
     pub attributes: BTreeMap<String, Value>,
-    /// Whether there is a `cloud` block, which Terraform refuses beside a backend.
-    pub cloud: bool,
+    /// The other places for a state that the file declares, `cloud` and `state_store`: Terraform
+    /// refuses them beside a backend.
+    pub others: Vec<String>,
     /// The names of the settings and blocks beside the backend, each once, in file order.
     pub other_content: Vec<String>,
+    /// Whether there are comments.
+    pub comments: bool,
+}
+
+impl ParsedBackend {
+    /// A file that says nothing yet.
+    fn empty(syntax: Syntax) -> Self {
+        Self {
+            syntax,
+            backends: Vec::new(),
+            attributes: BTreeMap::new(),
+            others: Vec::new(),
+            other_content: Vec::new(),
+            comments: false,
+        }
+    }
+
+    /// Whether it says where a state is kept.
+    pub fn declares(&self) -> bool {
+        !self.backends.is_empty() || !self.others.is_empty()
+    }
+
+    /// Whether Terraform's writes name their encryption.
+    fn encrypts(&self) -> bool {
+        compare::flag(self, "encrypt") == Some(true)
+    }
+
+    /// Notes content that is not the backend's.
+    fn beside(&mut self, name: &str) {
+        if !self.other_content.iter().any(|known| known == name) {
+            self.other_content.push(name.to_owned());
+        }
+    }
 }
 
 /// An attribute's value.

@@ -6,17 +6,26 @@ use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, BlockLabel, Body, Structure};
 use hcl_edit::template::{Element, Template};
 
-use super::{BackendFormat, ParsedBackend, Value};
+use super::{ParsedBackend, Syntax, Value, json};
 
 /// The longest file that is read. Backend configurations are a few hundred bytes.
 pub const MAX_BYTES: usize = 256 * 1024;
+
+/// The byte order mark that Terraform takes at the start of a file.
+pub(super) const BOM: char = '\u{feff}';
+
+/// The blocks beside `backend` that say where a state is kept (Terraform:
+/// `configs/parser_config.go`).
+pub(super) const OTHERS: [&str; 2] = ["cloud", "state_store"];
 
 /// Why a file could not be read. Says nothing of what the file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Terraform could not read it either.
-    #[error("not valid HCL at line {line}, column {column}")]
+    #[error("not valid {what} at line {line}, column {column}")]
     Syntax {
+        /// The language.
+        what: &'static str,
         /// The line, from 1.
         line: usize,
         /// The character in the line, from 1.
@@ -32,40 +41,55 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// When the file is not valid HCL, or far too long.
-pub fn parse(text: &str, format: BackendFormat) -> Result<ParsedBackend, ParseError> {
+/// When the file is not valid in its syntax, or far too long.
+pub fn parse(text: &str, syntax: Syntax) -> Result<ParsedBackend, ParseError> {
     if text.len() > MAX_BYTES {
         return Err(ParseError::TooLong);
     }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let body: Body = text.parse().map_err(|error: hcl_edit::parser::Error| {
-        let location = error.location();
-        ParseError::Syntax { line: location.line(), column: location.column() }
-    })?;
-    let mut parsed = ParsedBackend {
-        format,
-        backends: Vec::new(),
-        attributes: BTreeMap::new(),
-        cloud: false,
-        other_content: Vec::new(),
-    };
-    match format {
-        BackendFormat::Tf => file(&body, &mut parsed),
-        BackendFormat::TfBackend => parsed.attributes = attributes(&body),
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    if syntax == Syntax::Json {
+        return json::parse(text);
+    }
+    let body = body(text)?;
+    let mut parsed = ParsedBackend { comments: has_comments(text), ..ParsedBackend::empty(syntax) };
+    match syntax {
+        Syntax::Attributes => parsed.attributes = attributes(&body),
+        _ => file(&body, &mut parsed),
     }
     Ok(parsed)
 }
 
-/// A `.tf` file's top level. Any number of `terraform` blocks may share the settings.
+/// The syntax tree of HCL text without a byte order mark.
+pub(super) fn body(text: &str) -> Result<Body, ParseError> {
+    text.parse().map_err(|error: hcl_edit::parser::Error| {
+        let location = error.location();
+        ParseError::Syntax { what: "HCL", line: location.line(), column: location.column() }
+    })
+}
+
+/// Whether there is a comment in HCL text; a string over several lines may pass for one.
+fn has_comments(text: &str) -> bool {
+    text.lines().any(|line| {
+        let outside: String = line.split('"').step_by(2).collect();
+        ["#", "//", "/*"].iter().any(|mark| outside.contains(mark))
+    })
+}
+
+/// The blocks that hold Terraform's own settings. Any number of them may share these.
+pub(super) fn is_settings(block: &Block) -> bool {
+    block.has_ident("terraform") && block.labels.is_empty()
+}
+
+/// A `.tf` file's top level.
 fn file(body: &Body, parsed: &mut ParsedBackend) {
     for structure in body {
         match structure {
-            Structure::Block(block) if block.has_ident("terraform") && block.labels.is_empty() => {
+            Structure::Block(block) if is_settings(block) => {
                 for inner in &block.body {
                     settings(inner, parsed);
                 }
             }
-            other => beside(other, parsed),
+            other => parsed.beside(name(other)),
         }
     }
 }
@@ -79,25 +103,23 @@ fn settings(structure: &Structure, parsed: &mut ParsedBackend) {
             }
             parsed.backends.push(backend_type(block));
         }
-        Structure::Block(block) if block.has_ident("cloud") => parsed.cloud = true,
-        other => beside(other, parsed),
+        Structure::Block(block) if OTHERS.contains(&block.ident.as_str()) => {
+            parsed.others.push(block.ident.to_string());
+        }
+        other => parsed.beside(name(other)),
+    }
+}
+
+fn name(structure: &Structure) -> &str {
+    match structure {
+        Structure::Attribute(attribute) => attribute.key.as_str(),
+        Structure::Block(block) => block.ident.as_str(),
     }
 }
 
 /// The block's one label. With none or several, which Terraform refuses, something that is no type.
 fn backend_type(block: &Block) -> String {
     block.labels.iter().map(BlockLabel::as_str).collect::<Vec<_>>().join(" ")
-}
-
-/// Notes content that is not the backend's.
-fn beside(structure: &Structure, parsed: &mut ParsedBackend) {
-    let name = match structure {
-        Structure::Attribute(attribute) => attribute.key.as_str(),
-        Structure::Block(block) => block.ident.as_str(),
-    };
-    if !parsed.other_content.iter().any(|known| known == name) {
-        parsed.other_content.push(name.to_owned());
-    }
 }
 
 /// A backend's attributes, and its blocks as attributes of unknown value.
@@ -184,7 +206,7 @@ const SHOWN: &[&str] = &[
 ];
 
 /// `value`, unless it may be a secret. `true`, `false` and mere kinds of values tell none.
-fn hide(name: &str, value: Value) -> Value {
+pub(super) fn hide(name: &str, value: Value) -> Value {
     match value {
         // An endpoint may come with a user's name and password.
         Value::String(text) if name.ends_with("endpoint") && text.contains('@') => Value::Hidden,

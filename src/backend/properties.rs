@@ -20,14 +20,18 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn config() -> impl Strategy<Value = BackendConfig> {
-    (text(), text(), text(), option::of(text()), option::of(text()), any::<bool>()).prop_map(
-        |(bucket, key, region, kms_key_id, acl, use_lockfile)| BackendConfig {
+    let names = (text(), text(), text());
+    let more = (option::of(text()), option::of(text()), option::of(text()));
+    (names, more, any::<bool>(), any::<bool>()).prop_map(
+        |((bucket, key, region), (kms_key_id, acl, prefix), encrypt, use_lockfile)| BackendConfig {
             bucket,
             key,
             region,
             kms_key_id,
+            encrypt,
             acl,
             use_lockfile,
+            workspace_key_prefix: prefix,
         },
     )
 }
@@ -45,14 +49,19 @@ fn expected(config: &BackendConfig) -> BTreeMap<String, Value> {
         ("region".to_owned(), string(&config.region)),
     ]);
     if let Some(key) = config.kms_key_id.as_ref().filter(|key| !key.is_empty()) {
-        map.insert("encrypt".to_owned(), Value::Bool(true));
         map.insert("kms_key_id".to_owned(), string(key));
+    }
+    if config.encrypt || map.contains_key("kms_key_id") {
+        map.insert("encrypt".to_owned(), Value::Bool(true));
     }
     if let Some(acl) = config.acl.as_ref().filter(|acl| !acl.is_empty()) {
         map.insert("acl".to_owned(), string(acl));
     }
     if config.use_lockfile {
         map.insert("use_lockfile".to_owned(), Value::Bool(true));
+    }
+    if let Some(prefix) = config.workspace_key_prefix.as_ref().filter(|prefix| *prefix != "env:") {
+        map.insert("workspace_key_prefix".to_owned(), string(prefix));
     }
     map
 }
@@ -67,14 +76,15 @@ proptest! {
         let text = render(&config, format);
         prop_assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
         prop_assert!(text.chars().all(|c| c == '\n' || !is_unprintable(c)));
-        let parsed = parse(&text, format).unwrap();
+        let parsed = parse(&text, format.into()).unwrap();
+        prop_assert!(is_rendered(&text, &parsed, format));
         prop_assert_eq!(&parsed.attributes, &expected(&config));
         let backends = match format {
             BackendFormat::Tf => vec!["s3".to_owned()],
             BackendFormat::TfBackend => vec![],
         };
         prop_assert_eq!(&parsed.backends, &backends);
-        prop_assert!(!parsed.cloud && parsed.other_content.is_empty());
+        prop_assert!(parsed.others.is_empty() && parsed.other_content.is_empty());
         prop_assert_eq!(differences(&config, &parsed, ambient.as_deref()), vec![]);
         // One line per attribute, and two around each block: nothing was broken up.
         let around = backends.len() * 4;
@@ -90,8 +100,10 @@ proptest! {
             key: read("key").unwrap(),
             region: read("region").unwrap(),
             kms_key_id: read("kms_key_id"),
+            encrypt: parsed.attributes.contains_key("encrypt"),
             acl: read("acl"),
             use_lockfile: parsed.attributes.contains_key("use_lockfile"),
+            workspace_key_prefix: read("workspace_key_prefix"),
         };
         prop_assert_eq!(render(&again, format), text);
     }
@@ -99,24 +111,22 @@ proptest! {
     #[test]
     fn another_value_is_a_difference(
         config in config(),
-        field in 0..6,
+        field in 0..4,
         value in text(),
         format in format(),
     ) {
-        let parsed = parse(&render(&config, format), format).unwrap();
+        let parsed = parse(&render(&config, format), format.into()).unwrap();
         let mut other = config.clone();
         match field {
             0 => other.bucket = value,
             1 => other.key = value,
             2 => other.region = value,
-            3 => other.kms_key_id = Some(value),
-            4 => other.acl = Some(value),
-            _ => other.use_lockfile = !config.use_lockfile,
+            _ => other.kms_key_id = Some(value),
         }
         let same = expected(&config) == expected(&other);
         prop_assert_eq!(differences(&other, &parsed, None).is_empty(), same);
-        // And the other way round, where a setting is gone.
-        let parsed = parse(&render(&other, format), format).unwrap();
+        // And the other way round, where a setting is gone; `encrypt = true` alone may stay.
+        let parsed = parse(&render(&other, format), format.into()).unwrap();
         prop_assert_eq!(differences(&config, &parsed, None).is_empty(), same);
     }
 
@@ -125,13 +135,15 @@ proptest! {
         let value = Value::String(found.repeat(60));
         for attribute in [name.as_str(), "key", "kms_key_id", "region", "acl", "encrypt"] {
             let parsed = ParsedBackend {
-                format: BackendFormat::Tf,
+                syntax: Syntax::Native,
                 backends: vec!["s3".to_owned(), found.clone()],
                 attributes: BTreeMap::from([(attribute.to_owned(), value.clone())]),
-                cloud: true,
+                others: vec!["cloud".to_owned()],
                 other_content: vec![found.repeat(60)],
+                comments: true,
             };
-            for difference in differences(&wanted, &parsed, None) {
+            let found = differences(&wanted, &parsed, None);
+            for difference in found.into_iter().chain(extras(&wanted, &parsed)) {
                 let line = difference.to_string();
                 prop_assert!(!line.chars().any(is_unprintable), "{line:?}");
                 prop_assert!(line.chars().count() < 700, "{line:?}");
@@ -141,21 +153,21 @@ proptest! {
 
     #[test]
     fn never_panics_and_never_echoes(found in text(), before in text(), wanted in config()) {
-        for format in [BackendFormat::Tf, BackendFormat::TfBackend] {
+        for syntax in [Syntax::Native, Syntax::Attributes, Syntax::Json] {
             for text in [
                 format!("{before}{found}"),
                 format!("bucket = \"{found}\"\n{before}"),
                 format!("terraform {{\nbackend \"{before}\" {{\nkey = <<E\n{found}\nE\n}}\n}}"),
             ] {
-                match parse(&text, format) {
+                match parse(&text, syntax) {
                     Ok(parsed) => drop(differences(&wanted, &parsed, None)),
                     Err(error) => {
-                        let ParseError::Syntax { line, column } = error else {
+                        let ParseError::Syntax { what, line, column } = error else {
                             return Err(TestCaseError::fail("too long"));
                         };
                         prop_assert_eq!(
                             error.to_string(),
-                            format!("not valid HCL at line {line}, column {column}")
+                            format!("not valid {what} at line {line}, column {column}")
                         );
                     }
                 }

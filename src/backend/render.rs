@@ -1,6 +1,6 @@
 //! Writing a backend configuration.
 
-use super::{BackendConfig, BackendFormat, S3, is_unprintable};
+use super::{BackendConfig, BackendFormat, ParsedBackend, S3, Value, is_unprintable};
 
 /// The file for `config`: two-space indent, every `=` aligned to the longest name (as `terraform
 /// fmt` does it), LF, one final newline.
@@ -21,6 +21,35 @@ pub fn render(config: &BackendConfig, format: BackendFormat) -> String {
     }
 }
 
+/// Whether a file is, byte for byte, one that [`render`] writes: then it holds nothing else, and
+/// may be replaced whole.
+pub fn is_rendered(text: &str, existing: &ParsedBackend, format: BackendFormat) -> bool {
+    let string = |name: &str| match existing.attributes.get(name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let config = BackendConfig {
+        bucket: string("bucket").unwrap_or_default(),
+        key: string("key").unwrap_or_default(),
+        region: string("region").unwrap_or_default(),
+        kms_key_id: string("kms_key_id"),
+        encrypt: existing.attributes.contains_key("encrypt"),
+        acl: string("acl"),
+        use_lockfile: existing.attributes.contains_key("use_lockfile"),
+        workspace_key_prefix: string("workspace_key_prefix"),
+    };
+    render(&config, format) == text
+}
+
+/// The literal for a value; `None` for one that no setting of this program has.
+pub(super) fn literal(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(quoted(text)),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(_) | Value::Other(_) | Value::Hidden => None,
+    }
+}
+
 /// Names and HCL literals, in the order in which they are written.
 fn attributes(config: &BackendConfig) -> Vec<(&'static str, String)> {
     let mut list = vec![
@@ -28,8 +57,10 @@ fn attributes(config: &BackendConfig) -> Vec<(&'static str, String)> {
         ("key", quoted(&config.key)),
         ("region", quoted(&config.region)),
     ];
-    if let Some(key) = config.kms_key_id() {
+    if config.encrypt || config.kms_key_id().is_some() {
         list.push(("encrypt", "true".to_owned()));
+    }
+    if let Some(key) = config.kms_key_id() {
         list.push(("kms_key_id", quoted(key)));
     }
     if let Some(acl) = config.acl() {
@@ -37,6 +68,9 @@ fn attributes(config: &BackendConfig) -> Vec<(&'static str, String)> {
     }
     if config.use_lockfile {
         list.push(("use_lockfile", "true".to_owned()));
+    }
+    if let Some(prefix) = config.own_prefix() {
+        list.push(("workspace_key_prefix", quoted(prefix)));
     }
     list
 }

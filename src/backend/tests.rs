@@ -8,8 +8,10 @@ fn config() -> BackendConfig {
         key: "prod/infra".to_owned(),
         region: "us-east-1".to_owned(),
         kms_key_id: None,
+        encrypt: false,
         acl: None,
         use_lockfile: false,
+        workspace_key_prefix: None,
     }
 }
 
@@ -25,12 +27,17 @@ fn file(attributes: &str) -> String {
 const BASE: &str = "bucket = \"cabal-tf-backend\"\nkey = \"prod/infra\"\nregion = \"us-east-1\"\n";
 
 fn read(text: &str) -> ParsedBackend {
-    parse(text, BackendFormat::Tf).unwrap()
+    parse(text, Syntax::Native).unwrap()
 }
 
 /// The differences, one line each.
 fn lines(wanted: &BackendConfig, text: &str) -> Vec<String> {
     differences(wanted, &read(text), None).iter().map(ToString::to_string).collect()
+}
+
+/// What replacing the file would drop, one line each.
+fn dropped(wanted: &BackendConfig, text: &str) -> Vec<String> {
+    extras(wanted, &read(text)).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -166,19 +173,21 @@ fn says_what_encryption_settings_do() {
     check(&plain, "encrypt = false", &[]);
     check(&plain, "kms_key_id = \"K\"", &[]);
     check(&plain, "encrypt = \"0\"\nkms_key_id = \"K\"", &[]);
+    // SSE-S3, as before, and named.
+    check(&plain, "encrypt = true", &[]);
+    let named = BackendConfig { encrypt: true, ..config() };
+    check(&named, "encrypt = true", &[]);
     check(
-        &plain,
-        "encrypt = true",
-        &["encrypt: the file says true, wanted none; encrypt = true without kms_key_id: the next \
-           write would be AES256, whatever the bucket's default"],
+        &named,
+        "",
+        &[
+            "encrypt: the file has none, wanted true; the next write would send no header for its encryption",
+        ],
     );
     check(
         &plain,
         "encrypt = true\nkms_key_id = \"K\"",
-        &[
-            "encrypt: the file says true, wanted none",
-            "kms_key_id: the file says \"K\", wanted none; the next write would be under this key",
-        ],
+        &["kms_key_id: the file says \"K\", wanted none; the next write would be under this key"],
     );
     check(
         &plain,
@@ -232,11 +241,11 @@ fn reports_what_overwriting_would_drop() {
          \"locks\"\nendpoints = {{ s3 = \"https://u:hunter2@h\" }}\nassume_role {{\nrole_arn = \
          \"hunter2\"\n}}\nskip_s3_checksum = true\nmax_retries = 5\nallowed_account_ids = [\"1\"]"
     ));
+    assert_eq!(lines(&config(), &text), [""; 0], "extras are no difference");
     assert_eq!(
-        lines(&config(), &text),
+        dropped(&config(), &text),
         [
-            "acl: the file says \"private\", wanted none",
-            "use_lockfile: the file says true, wanted none",
+            "acl: the file says \"private\"; overwriting would drop it",
             "allowed_account_ids: the file says a list; overwriting would drop this guard against \
              the wrong account",
             "assume_role: the file says a block; overwriting would change whom Terraform acts as",
@@ -245,6 +254,7 @@ fn reports_what_overwriting_would_drop() {
             "max_retries: the file says 5; overwriting would drop it",
             "profile: the file says \"ops\"; overwriting would change whom Terraform acts as",
             "skip_s3_checksum: the file says true; overwriting would drop it",
+            "use_lockfile: the file says true; overwriting would drop the lock",
         ]
     );
     let wanted = BackendConfig { acl: Some("private".to_owned()), use_lockfile: true, ..config() };
@@ -274,7 +284,7 @@ fn keeps_no_secrets() {
         for literal in ["\"https://u@hunter2\"", "<<E\nu@hunter2\nE", "(\"@${\"hunter2\"}\")"] {
             let parsed = read(&file(&format!("{BASE}{attribute} = {literal}")));
             assert!(!format!("{parsed:?}").contains("hunter2"), "{attribute}");
-            let found = differences(&config(), &parsed, None);
+            let found = extras(&config(), &parsed);
             assert_eq!(found.len(), 1);
             assert_eq!(found[0].kind, DifferenceKind::Extra);
             assert!(!found[0].to_string().contains("hunter2"));
@@ -282,11 +292,11 @@ fn keeps_no_secrets() {
     }
     let text = file(&format!("{BASE}secret_key = \"hunter2\""));
     assert_eq!(
-        lines(&config(), &text),
+        dropped(&config(), &text),
         ["secret_key: the file says (not shown); overwriting would change whom Terraform acts as"]
     );
     let broken = file(&format!("{BASE}secret_key = \"hunter2\n"));
-    let error = parse(&broken, BackendFormat::Tf).unwrap_err();
+    let error = parse(&broken, Syntax::Native).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
@@ -330,21 +340,20 @@ fn sees_the_whole_file() {
     );
     assert_eq!(
         whole("terraform {\n  cloud {\n    organization = \"x\"\n  }\n}\n"),
-        [
-            none,
-            "cloud: the file says a block, wanted none; Terraform takes \
-             either a backend or a cloud block"
-        ]
+        [none, "cloud: the file says a block, wanted none; Terraform refuses it beside a backend"]
     );
     let two = "backend blocks: the file says 2, wanted 1; Terraform refuses more than one";
     let block = format!("backend \"s3\" {{\n{BASE}}}\n");
     assert_eq!(whole(&format!("terraform {{\n{block}{block}}}\n")), [two]);
     assert_eq!(whole(&format!("terraform {{\n{block}}}\nterraform {{\n{block}}}\n")), [two]);
     assert_eq!(
-        whole(&format!(
-            "terraform {{\nrequired_version = \"1\"\n{block}}}\nprovider \"aws\" {{\n}}\nprovider \
+        dropped(
+            &config(),
+            &format!(
+                "terraform {{\nrequired_version = \"1\"\n{block}}}\nprovider \"aws\" {{\n}}\nprovider \
              \"x\" {{\n}}\nbucket = \"b\"\nterraform \"x\" {{\n{block}}}\n"
-        )),
+            )
+        ),
         ["other content: the file says \"required_version, provider, bucket, terraform\"; \
           overwriting the file would drop it"]
     );
@@ -356,20 +365,21 @@ fn sees_the_whole_file() {
 
 #[test]
 fn bare_attributes_stand_by_themselves() {
-    let bare = parse(BASE, BackendFormat::TfBackend).unwrap();
+    let bare = parse(BASE, Syntax::Attributes).unwrap();
     assert_eq!(differences(&config(), &bare, None), []);
-    let empty = parse("", BackendFormat::TfBackend).unwrap();
+    let empty = parse("", Syntax::Attributes).unwrap();
     let found = differences(&config(), &empty, None);
     assert_eq!(found.len(), 3);
     assert!(found.iter().all(|difference| difference.kind == DifferenceKind::Missing));
-    let block = parse(&file(BASE), BackendFormat::TfBackend).unwrap();
+    let block = parse(&file(BASE), Syntax::Attributes).unwrap();
     let found = differences(&config(), &block, None);
-    assert_eq!((found.len(), found[3].attribute.as_str()), (4, "terraform"));
+    assert_eq!(found.len(), 3);
+    assert_eq!(extras(&config(), &block)[0].attribute, "terraform");
 }
 
 #[test]
 fn refuses_what_is_not_hcl() {
-    let at = |text: &str| parse(text, BackendFormat::Tf).map_err(|error| error.to_string());
+    let at = |text: &str| parse(text, Syntax::Native).map_err(|error| error.to_string());
     let error = |line, column| Err(format!("not valid HCL at line {line}, column {column}"));
     assert_eq!(at("terraform {\n  backend \"s3\" {\n    key = \n  }\n}\n"), error(3, 11));
     assert_eq!(at("{\n  \"terraform\": {}\n}\n"), error(1, 1));

@@ -48,6 +48,7 @@ fn subject<'a>(goal: &'a Goal, states: &'a [String]) -> Subject<'a> {
         bucket: "state-bucket",
         partition: "aws",
         states,
+        silent: &[],
         locked: &[],
         locks: false,
         acl: None,

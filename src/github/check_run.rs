@@ -162,7 +162,9 @@ fn annotations(report: &Report) -> Vec<Value> {
             let level = if file.action == FileAction::Kept { "failure" } else { "notice" };
             let title = match file.action {
                 FileAction::Written => "Overwritten: it said otherwise",
-                FileAction::WouldWrite => "apply would write it anew",
+                FileAction::Edited => "Edited: it said otherwise",
+                FileAction::WouldWrite => "apply would replace it",
+                FileAction::WouldEdit => "apply would edit its backend block",
                 _ => "Means something else",
             };
             say(level, title, &file.differences.join("; "));

@@ -21,7 +21,6 @@ pub use secret::Secret;
 pub use values::attempt_timeout;
 use values::words;
 
-use crate::backend::BackendFormat;
 use crate::in_flight::InFlight;
 use crate::layout::{Layout, Names};
 use crate::names::{self, KeyArn, KeyArnError, printable};
@@ -82,6 +81,16 @@ impl Runner {
     }
 }
 
+/// A region, and how far it is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRegion {
+    /// Its name.
+    pub name: String,
+    /// By the input or TF_VAR_AWS_REGION: another one is an error. A region of AWS_REGION or
+    /// AWS_DEFAULT_REGION may be any tool's, and yields to the bucket's.
+    pub asked_for: bool,
+}
+
 /// A checked request: every name in it is well formed.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -97,8 +106,8 @@ pub struct Request {
     pub bucket: String,
     /// The account that must own the bucket.
     pub bucket_owner: Option<String>,
-    /// The region of the inputs, where one is given.
-    pub region: Option<String>,
+    /// The region, where one is given.
+    pub region: Option<GivenRegion>,
     /// Holds `<module>/backend.tf`; relative to the workspace.
     pub working_directory: PathBuf,
     /// A missing state is an error.
@@ -131,6 +140,8 @@ pub struct Request {
     pub on_existing: OnExisting,
     /// A file may be replaced though that drops content of it.
     pub discard_extras: bool,
+    /// Backend blocks are to say `encrypt = true` also without a key.
+    pub encrypt: bool,
     /// Whether to write the job summary.
     pub summary: bool,
     /// Where the report goes; relative to the workspace.
@@ -154,30 +165,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// The backend file of a module, relative to the workspace; `None` with the format `none`.
-    pub fn backend_path(&self, module: &str) -> Option<PathBuf> {
-        let name = match self.file_format {
-            FileFormat::Tf => "backend.tf",
-            FileFormat::TfBackend => "backend.tfbackend",
-            FileFormat::None => return None,
-        };
-        Some(self.module_folder(module).join(name))
-    }
-
     /// The folder of a module, relative to the workspace.
     pub fn module_folder(&self, module: &str) -> PathBuf {
         match module {
             "." => self.working_directory.clone(),
             module => self.working_directory.join(module),
-        }
-    }
-
-    /// The format as the backend's writer knows it.
-    pub fn backend_format(&self) -> Option<BackendFormat> {
-        match self.file_format {
-            FileFormat::Tf => Some(BackendFormat::Tf),
-            FileFormat::TfBackend => Some(BackendFormat::TfBackend),
-            FileFormat::None => None,
         }
     }
 }
@@ -241,7 +233,7 @@ impl Resolver<'_> {
                 )
             })
             .or_else(|| key.as_ref().map(|key| key.account().to_owned()));
-        let region = self.region(raw.region);
+        let region = self.region(raw.region, key.as_ref().filter(|_| !mode.is_about_a_key()));
         let lock = self.choice("lock", raw.lock, Lock::None);
         let lock_timeout = self.seconds("lock-timeout", raw.lock_timeout, 60);
         let probe = self.choice("probe", raw.probe, Probe::Auto);
@@ -298,8 +290,9 @@ impl Resolver<'_> {
             acl,
             allow_downgrade: self.flag("allow-downgrade", raw.allow_downgrade, false),
             require_encryption: self.flag("require-encryption", raw.require_encryption, false),
-            on_existing: self.choice("on-existing", raw.on_existing, OnExisting::Overwrite),
+            on_existing: self.choice("on-existing", raw.on_existing, OnExisting::Edit),
             discard_extras: self.flag("discard-extras", raw.discard_extras, false),
+            encrypt: self.flag("encrypt", raw.encrypt, false),
             summary: self.flag("summary", raw.summary, true),
             report_path: self.path("report-path", raw.report_path, DEFAULT_REPORT),
             memory: self.memory(),
@@ -311,7 +304,6 @@ impl Resolver<'_> {
             github_token: raw.github_token.filter(|token| !token.is_empty()),
             check_run: self.flag("check-run", raw.check_run, false),
         };
-        self.workspace_prefixes(&request);
         if request.mode == Mode::Backend && request.file_format == FileFormat::None {
             self.problem(
                 "backend-format",
@@ -435,25 +427,6 @@ impl Resolver<'_> {
         })
     }
 
-    /// The files that this version writes have no `workspace_key_prefix`: Terraform would look for
-    /// the workspace's state below `env:/` and plan from an empty one.
-    fn workspace_prefixes(&mut self, request: &Request) {
-        if request.file_format == FileFormat::None || request.mode.is_about_a_key() {
-            return;
-        }
-        for state in &request.layout.modules {
-            let Some(prefix) = state.workspace_key_prefix().map(printable) else { continue };
-            let message = format!(
-                "keeps the workspaces of module `{}` below `{prefix}`, so its backend block needs \
-                 workspace_key_prefix, which is not written here: set `backend-format: none`, and keep \
-                 `workspace_key_prefix = \"{prefix}\"` and `key = \"{}\"` in the block",
-                state.module,
-                state.backend_key()
-            );
-            self.problem("state-keys", message);
-        }
-    }
-
     /// With TF_WORKSPACE, Terraform's state is not at the plain key.
     fn unused_workspace(&self, templates: Option<&str>) -> Option<String> {
         let workspace = self.environment.get("TF_WORKSPACE").filter(|name| *name != "default")?;
@@ -479,7 +452,8 @@ impl Resolver<'_> {
         bucket
     }
 
-    fn region(&mut self, input: Option<String>) -> Option<String> {
+    /// `key`: the key that the states are to be under. S3 takes a key of the bucket's region only.
+    fn region(&mut self, input: Option<String>, key: Option<&KeyArn>) -> Option<GivenRegion> {
         let fallbacks = ["TF_VAR_AWS_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"];
         let (name, region) = match input {
             Some(region) => ("region", region),
@@ -494,8 +468,22 @@ impl Resolver<'_> {
             );
             return None;
         }
-        self.check(name, &region, !names::is_region(&region), "is not the name of a region")
-            .then_some(region)
+        let asked_for = matches!(name, "region" | "TF_VAR_AWS_REGION");
+        if !self.check(name, &region, !names::is_region(&region), "is not the name of a region") {
+            return None;
+        }
+        match key.map(KeyArn::region).filter(|of_key| *of_key != region) {
+            Some(of_key) if asked_for => {
+                let message = format!(
+                    "is `{region}`, but the key is in {of_key}: S3 takes a key of the bucket's own region only. \
+                     Give the bucket's region and a key of it"
+                );
+                self.problem(name, message);
+                None
+            }
+            Some(of_key) => Some(GivenRegion { name: of_key.to_owned(), asked_for }),
+            None => Some(GivenRegion { name: region, asked_for }),
+        }
     }
 }
 

@@ -83,12 +83,16 @@ spelled! {
 }
 
 spelled! {
-    /// What to do with an existing file that means something else.
+    /// What to do with an existing backend block that means something else.
     OnExisting {
-        /// Write it anew, with a notice of what changed.
+        /// Set what is about encryption where the block stands.
+        Edit = "edit",
+        /// Replace the file.
         Overwrite = "overwrite",
         /// Leave it, and fail.
         Keep = "keep",
+        /// Leave it, and warn.
+        Ignore = "ignore",
     }
 }
 

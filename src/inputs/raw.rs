@@ -41,6 +41,7 @@ pub struct RawInputs {
     pub(super) require_encryption: Option<String>,
     pub(super) on_existing: Option<String>,
     pub(super) discard_extras: Option<String>,
+    pub(super) encrypt: Option<String>,
     pub(super) summary: Option<String>,
     pub(super) report_path: Option<String>,
     pub(super) github_token: Option<Secret>,
@@ -57,7 +58,7 @@ pub struct RawInputs {
 }
 
 /// The names of [`RawInputs`], as action.yml spells them.
-pub const KNOWN: [&str; 40] = [
+pub const KNOWN: [&str; 41] = [
     "mode",
     "kms-key-id",
     "environment",
@@ -85,6 +86,7 @@ pub const KNOWN: [&str; 40] = [
     "require-encryption",
     "on-existing",
     "discard-extras",
+    "encrypt",
     "summary",
     "report-path",
     "github-token",

@@ -28,8 +28,8 @@ fn todays_variables_are_enough() {
     assert_eq!(request.key.as_ref().map(KeyArn::as_str), Some(ARN));
     assert_eq!(request.bucket_owner.as_deref(), Some("111122223333"));
     assert_eq!(request.layout.modules[0].key, "production-bootstrap");
-    assert_eq!(request.backend_path("dns"), Some(PathBuf::from("terraform/dns/backend.tf")));
-    assert_eq!(request.region.as_deref(), Some("us-east-1"));
+    assert_eq!(request.module_folder("dns"), PathBuf::from("terraform/dns"));
+    assert_eq!(request.region, Some(GivenRegion { name: "us-east-1".into(), asked_for: true }));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn inputs_win_over_variables_and_empty_ones_do_not_count() {
     assert_eq!(request.key, None);
     assert_eq!(request.bucket_owner, None);
     assert_eq!((request.environment.as_str(), request.bucket.as_str()), ("stage", "one-bucket"));
-    assert_eq!(request.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(request.region, Some(GivenRegion { name: "eu-west-1".into(), asked_for: false }));
     assert_eq!(request.layout.modules.len(), 2);
 }
 

@@ -1,336 +1,455 @@
-//! Writes the backend files, or compares them with what they should say.
+//! Reads the modules' configuration files, and writes or edits what Terraform is to be told.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Run;
-use crate::backend::{self, BackendConfig, BackendFormat, DifferenceKind, MAX_BYTES};
+use crate::backend::{
+    self, BackendConfig, BackendFormat, ConfigFile, Decision, Judgement, Refusal, Syntax, Wanted,
+    decide,
+};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::files;
-use crate::inputs::{FileFormat, Lock, Mode, OnExisting};
+use crate::inputs::{FileFormat, Lock, Mode};
 use crate::layout::ModuleState;
-use crate::names::{KeyArn, printable};
+use crate::names::{KeyArn, printable, some_of};
 use crate::report::{FileAction, FileReport, Report};
 
-/// How a file differs from what is wanted.
-struct Compared {
-    /// In meaning: where the state lies, and how it is encrypted and locked.
-    differences: Vec<String>,
-    /// What writing the file would drop.
-    extras: Vec<String>,
+/// What is to become of one module's files.
+pub(super) struct Judged<'a> {
+    module: &'a ModuleState,
+    config: BackendConfig,
+    /// Relative to the workspace.
+    folder: PathBuf,
+    /// `None`: the folder is not there.
+    files: std::io::Result<Option<Vec<Judgement>>>,
 }
 
-/// Whether there is a comment in HCL text; a string over several lines may pass for one.
-fn has_comments(text: &str) -> bool {
-    text.lines().any(|line| {
-        let outside: String = line.split('"').step_by(2).collect();
-        ["#", "//", "/*"].iter().any(|mark| outside.contains(mark))
-    })
+/// All modules' files, judged together: a run that refuses one leaves all of them as they were.
+pub(super) struct Files<'a>(Vec<Judged<'a>>);
+
+impl Files<'_> {
+    fn judgements(&self) -> impl Iterator<Item = &Judgement> {
+        self.0.iter().filter_map(|judged| judged.files.as_ref().ok()?.as_ref()).flatten()
+    }
+
+    /// Whether a file is to be written.
+    pub(super) fn change(&self) -> bool {
+        let changes =
+            |it: &Judgement| matches!(it.decision, Decision::Write(_) | Decision::Edit(_));
+        self.judgements().any(changes)
+    }
+
+    /// The states of which Terraform's writes will name their encryption.
+    pub(super) fn with_a_header(&self) -> Vec<&str> {
+        let speaks = |judged: &&Judged<'_>| match &judged.files {
+            Ok(Some(files)) => !files.is_empty() && files.iter().all(|file| file.encrypts),
+            _ => false,
+        };
+        self.0.iter().filter(speaks).map(|judged| judged.module.key.as_str()).collect()
+    }
 }
 
-/// What another configuration file of the folder says of a backend: Terraform and OpenTofu read
-/// them all, and take one backend or cloud block (Terraform: `configs/parser_config_dir.go`).
-fn backend_elsewhere(folder: &Path, own: &Path) -> std::io::Result<Option<String>> {
-    let mut files: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
-    files.sort_by_key(std::fs::DirEntry::file_name);
-    for file in files {
-        let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
-        let json = name.ends_with(".tf.json") || name.ends_with(".tofu.json");
-        let native = name.ends_with(".tf") || name.ends_with(".tofu");
-        if !(json || native) || name.starts_with('.') || path == own {
+/// The largest configuration file that is looked into at all.
+const LOOKED_INTO: u64 = 16 << 20;
+
+/// The configuration files of a folder.
+fn read_folder(folder: &Path) -> std::io::Result<Vec<ConfigFile>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !backend::is_configuration(&name) {
             continue;
         }
+        let path = entry.path();
         // Links are followed, as Terraform does; a pipe or a device would never end.
-        let regular = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
-        let Some(metadata) = regular else { continue };
-        let shown = printable(&name);
-        if metadata.len() > MAX_BYTES as u64 {
-            return Ok(Some(format!(
-                "`{shown}` is longer than {MAX_BYTES} bytes, so it was not read; it may hold a backend block"
-            )));
-        }
-        let content = files::read(&path)?.unwrap_or_default();
-        let text = String::from_utf8_lossy(&content);
-        let declares = match json {
-            true => declares_in_json(&text),
-            false => backend::parse(&text, BackendFormat::Tf)
-                .map(|parsed| parsed.cloud || !parsed.backends.is_empty())
-                .ok(),
-        };
-        let mentions = text.contains("backend") || text.contains("cloud");
-        match declares {
-            Some(true) => {
-                return Ok(Some(format!(
-                    "`{shown}` has a backend or cloud block, and Terraform takes one only. Set `encrypt` and \
-                     `kms_key_id` there by hand, and use `backend-format: none`"
-                )));
+        let metadata = std::fs::metadata(&path);
+        if let Ok(metadata) = metadata
+            && (metadata.is_file() || (metadata.is_dir() && name == TF))
+        {
+            if metadata.len() > LOOKED_INTO {
+                let why = std::io::Error::other(format!("longer than {LOOKED_INTO} bytes"));
+                return Err(of_file(&name, &why));
             }
-            None if mentions => {
-                return Ok(Some(format!(
-                    "`{shown}` could not be parsed, so whether it has a backend block is not known"
-                )));
-            }
-            _ => {}
+            let content = files::read(&path).map_err(|error| of_file(&name, &error))?;
+            let content = content.unwrap_or_default();
+            found.push(ConfigFile::new(&name, &content));
         }
     }
-    Ok(None)
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
-/// Whether a file in JSON syntax has a backend or a cloud block; `None`: it is no JSON.
-fn declares_in_json(text: &str) -> Option<bool> {
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    let objects = |value: &serde_json::Value| match value {
-        serde_json::Value::Array(all) => all.clone(),
-        one => vec![one.clone()],
-    };
-    let tops = objects(&value);
-    let mut settings = tops.iter().filter_map(|top| top.get("terraform")).flat_map(objects);
-    Some(settings.any(|it| it.get("backend").is_some() || it.get("cloud").is_some()))
+fn of_file(name: &str, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::other(format!("`{}`: {error}", printable(name)))
 }
 
-const UNKNOWN: &str = "overwriting the file would drop what it holds";
+const TF: &str = "backend.tf";
+const TFBACKEND: &str = "backend.tfbackend";
 
 impl Run<'_> {
-    /// Brings every module's backend file to what the request asks for; `plan` and `verify` only
-    /// compare. `bucket_region` is used where no input gives a region.
-    ///
-    /// Returns whether all files are as wanted, or would be.
-    pub(super) fn backend_files(&self, report: &mut Report, bucket_region: Option<&str>) -> bool {
-        let request = self.request;
-        let Some(format) = request.backend_format() else { return true };
-        self.log.group("Backend files");
-        let region = request.region.as_deref().or(bucket_region).unwrap_or_default();
-        if region.is_empty() {
-            self.log.line(
-                "no region is given, so the files say region = \"\": Terraform takes AWS_REGION then",
-            );
+    /// Mode `backend`: the files alone.
+    pub(super) fn backend_mode(&self, report: &mut Report) {
+        let files = self.judge_files(None, false);
+        let may = self.enter_files(report, &files);
+        if may {
+            self.write_files(report, &files);
         }
-        let failures = report.failures.len();
-        let writes = matches!(request.mode, Mode::Backend | Mode::Apply | Mode::Rollback);
-        let modules = request.layout.modules.iter();
-        let judged: Vec<_> = modules
-            .filter_map(|module| {
-                let path = request.backend_path(&module.module)?;
-                let config = self.config(module, region);
-                let result = self.judge_file(&path, &config, format);
-                Some((module, path, config, result))
-            })
-            .collect();
-        // A run that refuses one file leaves all of them as they were.
-        let writes = writes && !judged.iter().any(|(.., result)| self.is_refused(result));
-        for (module, path, config, mut result) in judged {
-            if let (true, Ok((action @ FileAction::WouldWrite, _))) = (writes, &mut result) {
-                match self.write_file(&path, &config, format) {
-                    Ok(()) => *action = FileAction::Written,
-                    Err(error) => result = Err(error),
-                }
-            }
-            self.record(report, module, &path, result);
-        }
-        if request.layout.modules.is_empty() && request.mode == Mode::Backend {
+        if self.request.layout.modules.is_empty() {
             report.failures.push(Failure::new(
                 FailureReason::InvalidInput,
                 "`state-keys` gives no module a key, so there is no backend file to write",
                 "Use `{module}` in a line of `state-keys`, or `MODULE=KEY`",
             ));
         }
-        self.consistency(report);
+        self.consistency(report, &files);
         self.log.end_group();
-        report.failures.len() == failures
     }
 
-    fn config(&self, module: &ModuleState, region: &str) -> BackendConfig {
+    /// Reads the files of all modules and decides what is to become of them. Writes nothing.
+    ///
+    /// `encrypt`: Terraform's writes must name their encryption also where there is no key.
+    pub(super) fn judge_files(&self, bucket_region: Option<&str>, encrypt: bool) -> Files<'_> {
+        let request = self.request;
+        let given = request.region.as_ref();
+        let asked_for = given.filter(|region| region.asked_for).map(|region| region.name.as_str());
+        let ambient = given.map(|region| region.name.as_str());
+        let region = asked_for.or(bucket_region).or(ambient).unwrap_or_default();
+        let judge = |module| {
+            let config = self.config(module, region, encrypt);
+            let folder = request.module_folder(&module.module);
+            let files = self.judge_folder(&folder, &config);
+            Judged { module, config, folder, files }
+        };
+        Files(request.layout.modules.iter().map(judge).collect())
+    }
+
+    fn judge_folder(
+        &self,
+        relative: &Path,
+        config: &BackendConfig,
+    ) -> std::io::Result<Option<Vec<Judgement>>> {
+        let request = self.request;
+        let folder = self.workspace.join(relative);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let file = match request.file_format {
+            FileFormat::Tf => Some((TF, BackendFormat::Tf)),
+            FileFormat::TfBackend => Some((TFBACKEND, BackendFormat::TfBackend)),
+            FileFormat::None => None,
+        };
+        let found = match file {
+            Some((name, BackendFormat::TfBackend)) => files::read(&folder.join(name))?
+                .map(|content| ConfigFile::read_as(name, &content, Syntax::Attributes))
+                .into_iter()
+                .collect(),
+            _ => read_folder(&folder)?,
+        };
+        // What Terraform takes where the file says nothing.
+        let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+        let wanted = Wanted {
+            config,
+            ambient_region: names.iter().find_map(|name| self.environment.get(name)),
+            file,
+            on_existing: request.on_existing,
+            discard_extras: request.discard_extras,
+            removes_key: request.mode == Mode::Rollback,
+            allow_downgrade: request.allow_downgrade,
+        };
+        Ok(Some(decide(&found, &wanted)))
+    }
+
+    fn config(&self, module: &ModuleState, region: &str, encrypt: bool) -> BackendConfig {
         let request = self.request;
         BackendConfig {
             bucket: request.bucket.clone(),
             key: module.backend_key().to_owned(),
             region: region.to_owned(),
             kms_key_id: request.key.as_ref().map(KeyArn::to_string),
+            encrypt: encrypt || request.encrypt,
             acl: request.acl.clone(),
             use_lockfile: request.lock == Lock::S3,
+            workspace_key_prefix: module.workspace.as_ref().map(|it| it.prefix.clone()),
         }
     }
 
-    /// What is to be done with a file, and in what it differs. Writes nothing.
-    fn judge_file(
-        &self,
-        relative: &Path,
-        config: &BackendConfig,
-        format: BackendFormat,
-    ) -> std::io::Result<(FileAction, Vec<String>)> {
-        let path = self.workspace.join(relative);
-        let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else {
-            return Ok((FileAction::NoModule, Vec::new()));
-        };
-        if format == BackendFormat::Tf
-            && let Some(elsewhere) = backend_elsewhere(folder, &path)?
-        {
-            return Ok((FileAction::Kept, vec![elsewhere]));
+    /// Enters what is to become of the files into the report. Returns whether they stand in no
+    /// write's way.
+    pub(super) fn enter_files(&self, report: &mut Report, files: &Files<'_>) -> bool {
+        if self.request.layout.modules.is_empty() {
+            return true;
         }
-        let existing = files::read(&path)?;
-        let compared = existing.as_deref().map(|content| self.compare(content, config, format));
-        let (differences, extras) = match compared {
-            Some(Compared { differences, extras }) => (Some(differences), extras),
-            None => (None, Vec::new()),
-        };
-        let action = match &differences {
-            Some(differences) if differences.is_empty() => FileAction::Unchanged,
-            Some(_) if !extras.is_empty() && !self.request.discard_extras => {
-                let all = differences.into_iter().flatten().chain(extras).collect();
-                return Ok((FileAction::Kept, all));
-            }
-            Some(_) if self.request.on_existing == OnExisting::Keep => FileAction::Kept,
-            None if self.request.mode == Mode::Verify => FileAction::Absent,
-            Some(_) if self.request.mode == Mode::Verify => FileAction::Kept,
-            _ => FileAction::WouldWrite,
-        };
-        Ok((action, differences.unwrap_or_default()))
-    }
-
-    fn write_file(
-        &self,
-        relative: &Path,
-        config: &BackendConfig,
-        format: BackendFormat,
-    ) -> std::io::Result<()> {
-        let text = backend::render(config, format);
-        files::write(self.workspace, relative, text.as_bytes())?;
-        // The key must have reached the file: read back what was written.
-        let written = files::read(&self.workspace.join(relative))?.unwrap_or_default();
-        let Compared { differences: remaining, .. } = self.compare(&written, config, format);
-        if remaining.is_empty() {
-            return Ok(());
+        self.log.group("Backend files");
+        let nowhere = |judged: &Judged<'_>| judged.config.region.is_empty();
+        if self.request.file_format != FileFormat::None && files.0.iter().any(nowhere) {
+            self.log.line(
+                "no region is given, so the files say region = \"\": Terraform takes AWS_REGION then",
+            );
         }
-        let why = format!("it was written but reads otherwise: {}", remaining.join("; "));
-        Err(std::io::Error::other(why))
-    }
-
-    /// Whether a file keeps this run from writing any.
-    fn is_refused(&self, result: &std::io::Result<(FileAction, Vec<String>)>) -> bool {
-        match result {
-            Ok((FileAction::Kept, _)) | Err(_) => true,
-            Ok((FileAction::NoModule, _)) => self.request.mode == Mode::Backend,
-            Ok(_) => false,
-        }
-    }
-
-    fn compare(&self, content: &[u8], config: &BackendConfig, format: BackendFormat) -> Compared {
-        let unreadable =
-            |why: String| Compared { differences: vec![why], extras: vec![UNKNOWN.to_owned()] };
-        let Ok(text) = std::str::from_utf8(content) else {
-            return unreadable("it is not UTF-8 text".into());
-        };
-        let existing = match backend::parse(text, format) {
-            Ok(existing) => existing,
-            Err(error) => return unreadable(format!("it cannot be parsed: {error}")),
-        };
-        // What Terraform takes where the file says nothing.
-        let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-        let ambient = names.iter().find_map(|name| self.environment.get(name));
-        let all = backend::differences(config, &existing, ambient);
-        let (extras, differences): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|one| one.kind == DifferenceKind::Extra);
-        let lines = |list: Vec<backend::Difference>| list.iter().map(ToString::to_string).collect();
-        let mut extras: Vec<String> = lines(extras);
-        if has_comments(text) {
-            extras.push("comments: overwriting the file would drop them".to_owned());
-        }
-        Compared { differences: lines(differences), extras }
-    }
-
-    fn record(
-        &self,
-        report: &mut Report,
-        module: &ModuleState,
-        path: &Path,
-        result: std::io::Result<(FileAction, Vec<String>)>,
-    ) {
-        let shown = path.display().to_string();
-        let (action, differences) = match result {
-            Ok(result) => result,
-            Err(error) => {
-                report.failures.push(Failure::new(
-                    FailureReason::BackendWrite,
-                    format!("`{shown}` could not be written: {error}"),
-                    "Check the folder's permissions, and that the checkout comes before this step",
-                ));
-                return;
-            }
-        };
-        let details = differences.join("; ");
-        match action {
-            FileAction::Unchanged => self.log.line(&format!("{shown}: as wanted, not touched")),
-            FileAction::Written if differences.is_empty() => {
-                report.changed = true;
-                self.log.line(&format!("{shown}: written"));
-            }
-            FileAction::Written => {
-                report.changed = true;
-                self.notice(
-                    "Backend file overwritten",
-                    &format!("{shown} said otherwise: {details}"),
-                );
-            }
-            FileAction::WouldWrite => {
-                self.log.line(&format!("{shown}: apply would write it {details}"));
-            }
-            FileAction::Absent => self.log.line(&format!("{shown}: not there")),
-            FileAction::Kept => {
-                let (reason, remedy) = if self.request.mode == Mode::Verify {
-                    (FailureReason::Drift, "Run mode `backend` or `apply` before terraform init")
-                } else {
-                    (
-                        FailureReason::BackendDiffers,
-                        "Set in the file what is named as wanted. To have this action replace the whole file, \
-                         use `on-existing: overwrite`, and `discard-extras: true` where that drops something",
-                    )
-                };
-                report.failures.push(Failure::new(
-                    reason,
-                    format!("`{shown}` means something else: {details}"),
-                    remedy,
-                ));
-            }
-            FileAction::NoModule => {
-                let folder = path.parent().unwrap_or(path).display();
-                let message = format!(
-                    "the folder `{folder}` of module `{}` does not exist, so it gets no backend file",
-                    module.module
-                );
-                if self.request.mode == Mode::Backend {
-                    report.failures.push(Failure::new(
-                        FailureReason::InvalidInput,
-                        message,
-                        "Check `modules` and `working-directory`, and that the checkout comes before \
-                         this step",
-                    ));
-                } else {
-                    self.notice("No backend file", &message);
+        let failures = report.failures.len();
+        for judged in &files.0 {
+            match &judged.files {
+                Ok(Some(files)) => {
+                    files.iter().for_each(|file| self.enter(report, judged, file));
                 }
+                Ok(None) => self.no_folder(report, judged),
+                Err(error) => report.failures.push(unreadable(&judged.folder, error)),
             }
+        }
+        report.failures.len() == failures
+    }
+
+    fn enter(&self, report: &mut Report, judged: &Judged<'_>, file: &Judgement) {
+        let path = judged.folder.join(&file.file).display().to_string();
+        let details = file.differences.join("; ");
+        let verify = self.request.mode == Mode::Verify;
+        let action = match &file.decision {
+            Decision::AsWanted => {
+                self.log.line(&format!("{path}: as wanted, not touched"));
+                FileAction::Unchanged
+            }
+            Decision::Write(_) if verify && details.is_empty() => {
+                self.log.line(&format!("{path}: not there"));
+                FileAction::Absent
+            }
+            Decision::Write(_) | Decision::Edit(_) if verify => {
+                report.failures.push(self.differs(&path, &details));
+                FileAction::Kept
+            }
+            Decision::Write(_) => {
+                self.log.line(&format!("{path}: to be written {details}"));
+                FileAction::WouldWrite
+            }
+            Decision::Edit(_) => {
+                self.log.line(&format!("{path}: the block is to be edited: {details}"));
+                FileAction::WouldEdit
+            }
+            Decision::Leave => {
+                report
+                    .warnings
+                    .push(format!("`{path}` is left as it is, as was asked for: {details}"));
+                FileAction::Left
+            }
+            Decision::Refuse(why) => {
+                report.failures.push(self.refused(*why, judged, &path, &details));
+                FileAction::Kept
+            }
+        };
+        if !file.left_out.is_empty() {
+            self.log.line(&format!("{path}: {}", left_out(file)));
         }
         report.backend_files.push(FileReport {
-            module: module.module.clone(),
-            path: shown,
+            module: judged.module.module.clone(),
+            path,
             action,
-            differences,
+            differences: file.differences.clone(),
         });
     }
 
-    fn consistency(&self, report: &mut Report) {
-        if self.request.file_format == FileFormat::None {
-            return;
+    fn no_folder(&self, report: &mut Report, judged: &Judged<'_>) {
+        let (module, request) = (&judged.module.module, self.request);
+        let name = match request.file_format {
+            FileFormat::Tf => TF,
+            FileFormat::TfBackend => TFBACKEND,
+            FileFormat::None => return,
+        };
+        let message = format!(
+            "the folder `{}` of module `{module}` does not exist, so it gets no backend file",
+            judged.folder.display()
+        );
+        if request.mode == Mode::Backend {
+            report.failures.push(Failure::new(
+                FailureReason::InvalidInput,
+                message,
+                "Check `modules` and `working-directory`, and that the checkout comes before this step",
+            ));
+        } else {
+            self.notice("No backend file", &message);
         }
+        report.backend_files.push(FileReport {
+            module: module.clone(),
+            path: judged.folder.join(name).display().to_string(),
+            action: FileAction::NoModule,
+            differences: Vec::new(),
+        });
+    }
+
+    /// Writes what was decided. Returns whether all of it was.
+    pub(super) fn write_files(&self, report: &mut Report, files: &Files<'_>) -> bool {
+        let mut good = true;
+        for judged in &files.0 {
+            for file in judged.files.iter().flatten().flatten() {
+                let (text, edits) = match &file.decision {
+                    Decision::Write(text) => (text, false),
+                    Decision::Edit(text) => (text, true),
+                    _ => continue,
+                };
+                let relative = judged.folder.join(&file.file);
+                let action = match (self.write_file(judged, &relative, text), edits) {
+                    (Ok(()), true) => FileAction::Edited,
+                    (Ok(()), false) => FileAction::Written,
+                    (Err(error), _) => {
+                        report.failures.push(unwritten(&relative, &error));
+                        good = false;
+                        FileAction::Kept
+                    }
+                };
+                let path = relative.display().to_string();
+                if action != FileAction::Kept {
+                    report.changed = true;
+                    self.said_otherwise(&path, action, &file.differences.join("; "));
+                }
+                let row = report.backend_files.iter_mut().find(|row| row.path == path);
+                row.into_iter().for_each(|row| row.action = action);
+            }
+        }
+        good
+    }
+
+    fn said_otherwise(&self, path: &str, action: FileAction, details: &str) {
+        match action {
+            _ if details.is_empty() => self.log.line(&format!("{path}: written")),
+            FileAction::Edited => {
+                self.notice("Backend block edited", &format!("{path} was edited: {details}"));
+            }
+            _ => self
+                .notice("Backend file overwritten", &format!("{path} said otherwise: {details}")),
+        }
+    }
+
+    fn write_file(&self, judged: &Judged<'_>, relative: &Path, text: &str) -> std::io::Result<()> {
+        files::write(self.workspace, relative, text.as_bytes())?;
+        // The key must have reached the file: read the whole folder again.
+        let again = self.judge_folder(&judged.folder, &judged.config)?;
+        let name = relative.file_name().map(|name| name.to_string_lossy().into_owned());
+        let now = again.into_iter().flatten().find(|file| Some(&file.file) == name.as_ref());
+        match now {
+            Some(file) if file.decision == Decision::AsWanted => Ok(()),
+            Some(file) => Err(std::io::Error::other(format!(
+                "it was written but reads otherwise: {}",
+                file.differences.join("; ")
+            ))),
+            None => Err(std::io::Error::other("it was written and is not there")),
+        }
+    }
+
+    fn differs(&self, path: &str, details: &str) -> Failure {
+        let message = format!("`{path}` means something else: {details}");
+        if self.request.mode == Mode::Verify {
+            let remedy = "Run mode `backend` or `apply` before terraform init";
+            return Failure::new(FailureReason::Drift, message, remedy);
+        }
+        Failure::new(
+            FailureReason::BackendDiffers,
+            message,
+            "Set in the file what is named as wanted, or let this action do it: `on-existing: edit`",
+        )
+    }
+
+    fn refused(&self, why: Refusal, judged: &Judged<'_>, path: &str, details: &str) -> Failure {
+        let reason = match self.request.mode {
+            Mode::Verify => FailureReason::Drift,
+            _ => FailureReason::BackendDiffers,
+        };
+        let failure = |message: String, remedy: &str| Failure::new(reason, message, remedy);
+        match why {
+            Refusal::Differs if self.request.file_format == FileFormat::None => failure(
+                format!("`{path}` means something else: {details}"),
+                "Set in the block what is named as wanted: Terraform's next write undoes the encryption \
+                 otherwise. To have this action do it, leave `backend-format: none` out; to go on without, set \
+                 `on-existing: ignore`",
+            ),
+            Refusal::Differs => self.differs(path, details),
+            Refusal::Elsewhere => failure(
+                format!(
+                    "`{path}` is the backend of another state than module `{}`: {details}",
+                    judged.module.module
+                ),
+                "Correct `bucket`, `region`, `state-keys`, `environment` or `modules` where the block is right. Where \
+                 it is wrong, change it by hand: this action never moves a state",
+            ),
+            Refusal::Unresolved => failure(
+                format!(
+                    "`{path}` sets something by an expression, which is not worked out here: {details}"
+                ),
+                "Give the block the literal value, or set `on-existing: ignore` once the expression has that value",
+            ),
+            Refusal::Downgrade => Failure::new(
+                FailureReason::DowngradeRefused,
+                format!("STATE_KMS_KEY_ID is empty, but `{path}` has a key: {details}"),
+                "Set the variable, and pass it by `with:`; a job without `environment:` reads an empty one. To go \
+                 back to SSE-S3 use mode `rollback`; to leave the block as it is set `allow-downgrade: true`",
+            ),
+            Refusal::CustomerKey => failure(
+                format!(
+                    "`{path}` has a customer-provided key (sse_customer_key), which Terraform sends in place of a KMS key"
+                ),
+                "Take `sse_customer_key` out of the block, and run `terraform init -reconfigure` and an apply first",
+            ),
+            Refusal::WouldDrop => failure(
+                format!("replacing `{path}` would drop what it holds: {details}"),
+                "Use `on-existing: edit`, which sets the encryption and keeps the rest. To drop it in a \
+                 `backend.tf`, add `discard-extras: true`; a block in another file is never replaced",
+            ),
+            Refusal::Unclear => failure(
+                format!("the backend block beside `{path}` cannot be told: {details}"),
+                "Correct the file that is named; nothing was written",
+            ),
+        }
+    }
+
+    /// The check on the files, as they are now or would be.
+    pub(super) fn consistency(&self, report: &mut Report, files: &Files<'_>) {
         let count = |action| report.backend_files.iter().filter(|f| f.action == action).count();
-        let good = count(FileAction::Unchanged) + count(FileAction::Written);
+        let would = count(FileAction::WouldWrite) + count(FileAction::WouldEdit);
+        let left_out: Vec<String> = files
+            .judgements()
+            .filter(|file| !file.left_out.is_empty())
+            .map(|file| format!("`{}`: {}", file.file, left_out(file)))
+            .collect();
+        let good = [FileAction::Unchanged, FileAction::Written, FileAction::Edited].map(count);
+        let good: usize = good.iter().sum();
         let (status, evidence) = if count(FileAction::Kept) > 0 {
             (Status::Fail, format!("{} of them mean something else", count(FileAction::Kept)))
-        } else if count(FileAction::WouldWrite) > 0 {
-            (Status::Warn, format!("{} would be written by apply", count(FileAction::WouldWrite)))
+        } else if count(FileAction::Left) > 0 {
+            let left = count(FileAction::Left);
+            (Status::Warn, format!("{left} of them mean something else and were left as they are"))
+        } else if would > 0 {
+            (Status::Warn, format!("{would} would be written by apply"))
+        } else if !left_out.is_empty() {
+            (Status::Unknown, some_of(left_out, 5, "; "))
         } else if good == 0 {
+            if self.request.file_format == FileFormat::None {
+                return;
+            }
             (Status::Unknown, "there are none to look at".to_owned())
         } else {
             (Status::Pass, format!("{good} read back and compared by meaning"))
         };
         report.checks.push(Check::new(CheckId::BackendConsistent, status, evidence));
     }
+}
+
+fn left_out(file: &Judgement) -> String {
+    format!(
+        "{} not in the block: what `terraform init -backend-config` gives is not seen here",
+        file.left_out.join(", ")
+    )
+}
+
+fn unreadable(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        FailureReason::BackendWrite,
+        format!("the configuration in `{}` could not be read: {error}", folder.display()),
+        "Check the folder's permissions, and that the checkout comes before this step",
+    )
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        FailureReason::BackendWrite,
+        format!("`{}` could not be written: {error}", path.display()),
+        "Check the folder's permissions, and that the checkout comes before this step",
+    )
 }

@@ -64,9 +64,7 @@ impl Run<'_> {
             return;
         }
         match self.request.mode {
-            Mode::Backend => {
-                self.backend_files(report, None);
-            }
+            Mode::Backend => self.backend_mode(report),
             Mode::CreateKey | Mode::RetireKey | Mode::RecoverKey | Mode::Revoke => {
                 self.key_mode(report).await;
             }
@@ -84,7 +82,7 @@ impl Run<'_> {
             .key
             .as_ref()
             .map(|key| key.region())
-            .or(request.region.as_deref())
+            .or(request.region.as_ref().map(|region| region.name.as_str()))
             .unwrap_or("us-east-1");
         let connected = tokio::select! {
             connected = Aws::connect(self.environment, region) => connected,

@@ -1,18 +1,21 @@
 //! `plan`, `apply`, `verify` and `rollback`: survey and preflight side by side, then the
 //! plan, then, where it is allowed, the re-key, and last what proves it.
 
+use super::backend_files::Files;
 use super::job::{Job, has_version};
 use super::looked::Looked;
 use super::{Run, aws_failure, findings};
 use crate::aws::{Aws, Keys};
 use crate::check::{CheckId, Failure, FailureReason, Status};
 use crate::denials::Remedies;
-use crate::doctor::{self, Subject};
+use crate::doctor::{self, Silence, Subject};
 use crate::gate::Gate;
 use crate::grants::{self, InBucket, Sides};
 use crate::in_flight;
 use crate::inputs::{Lock, Mode};
+use crate::names::printable;
 use crate::plan::{self, Allowances, Goal, Plan};
+use crate::policies::Policy;
 use crate::preflight::{self, Access, Judgement};
 use crate::readers::{self, Reader};
 use crate::report::{Action, BucketReport, Report};
@@ -56,16 +59,6 @@ impl Run<'_> {
             report.warnings.push(format!("whose credentials these are is not known ({error})"));
         }
 
-        if let (Some(given), Some(found)) =
-            (&request.region, report.bucket.as_ref().and_then(|bucket| bucket.region.as_ref()))
-            && given != found
-        {
-            report.warnings.push(format!(
-                "the region given is {given}, but the bucket is in {found}: the backend files say what is given, \
-                 and Terraform will not find the bucket there"
-            ));
-        }
-
         let allow =
             Allowances { downgrade: request.allow_downgrade, require_state: request.require_state };
         let mut remedies = self.remedies(&looked, goal);
@@ -88,8 +81,18 @@ impl Run<'_> {
             self.log.line(&format!("{}: {}", plan::name(state), line(row, state)));
         }
 
+        let mut files = self.judge_files(looked.region.as_deref().ok(), false);
+        let mut known = Known::new(self, goal, &looked, &files);
+        let (needs_header, of_files) = self.header(goal, &looked, &files, &known).await;
+        if needs_header {
+            files = self.judge_files(looked.region.as_deref().ok(), true);
+            known = Known::new(self, goal, &looked, &files);
+            report.warnings.push(HEADER.to_owned());
+        }
         let (mut refusals, access) =
-            self.examine(report, goal, &looked, &plan, &mut remedies).await;
+            self.examine(report, goal, &looked, &plan, &known, &mut remedies).await;
+        refusals.extend(of_files);
+        refusals.extend(self.other_region(report));
         refusals.extend(plan.refusals.iter().cloned());
         refusals.extend(absences.refusals);
         // A bucket in foreign hands, or a key that is out of order, explains the rest.
@@ -106,12 +109,18 @@ impl Run<'_> {
             report.failures.extend(plan.rekeys().map(|(at, _)| findings::drift(&states[at], goal)));
         }
         let compares = matches!(request.mode, Mode::Plan | Mode::Verify);
-        let files = if stop && !compares {
-            false
-        } else {
-            self.backend_files(report, looked.region.as_deref().ok())
-        };
-        let locked = files && !compares && self.lock(report, goal, &looked, &plan).await;
+        let mut locked = false;
+        if !stop || compares {
+            let may = self.enter_files(report, &files);
+            // A run that refuses a file or a lock leaves both files and states as they were.
+            locked = may && !compares && self.lock(report, goal, &looked, &plan).await;
+            if locked {
+                self.log.group("Backend files");
+                locked = self.write_files(report, &files);
+            }
+            self.consistency(report, &files);
+            self.log.end_group();
+        }
         if locked {
             Box::pin(self.carry_out(report, &mut looked, &plan, access, &remedies)).await;
         }
@@ -176,9 +185,9 @@ impl Run<'_> {
         goal: &Goal,
         looked: &Looked,
         plan: &Plan,
+        known: &Known,
         remedies: &mut Remedies,
     ) -> (Vec<Failure>, Option<Access>) {
-        let request = self.request;
         let mut refusals = Vec::new();
         let Judgement { checks, refusals: about_key, access, remedy } =
             preflight::judge(&looked.evidence, goal.key(), looked.state_bucket());
@@ -188,7 +197,7 @@ impl Run<'_> {
             let (check, refusal) = findings::same_region(key, &looked.region);
             report.checks.push(check);
             refusals.extend(refusal);
-            let owner = request.bucket_owner.as_deref().unwrap_or(key.account());
+            let owner = self.request.bucket_owner.as_deref().unwrap_or(key.account());
             let owned = self.owned(&looked.aws, &looked.survey).await;
             let (check, refusal) = findings::same_account(key, owner, owned);
             report.checks.push(check);
@@ -205,25 +214,7 @@ impl Run<'_> {
         let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
         refusals.extend(access_refusals(about_key, goal, survey, writes, untried, remedies));
         if let Some(settings) = &looked.settings {
-            let states = looked.survey.keys();
-            let versions = (0..states.len()).any(|at| has_version(&looked.survey, at, false));
-            let caller = looked.evidence.caller.as_ref().ok();
-            let owner = request.bucket_owner.as_deref();
-            let key_policy = looked.evidence.key_policy();
-            let subject = Subject {
-                goal,
-                key_policy: key_policy.as_ref(),
-                bucket: &request.bucket,
-                partition: looked.partition(goal),
-                states: &states,
-                locked: &looked.survey.locked(),
-                locks: request.lock == Lock::S3,
-                acl: request.acl.as_deref(),
-                version_ids: versions,
-                writer: caller.map(|caller| &caller.principal),
-                across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
-            };
-            let checks = doctor::bucket_checks(settings, &subject);
+            let checks = doctor::bucket_checks(settings, &known.subject(self, goal, looked));
             let denied = checks.iter().find(|check| check.status == Status::Fail);
             if let Some(check) = denied {
                 refusals.push(Failure::new(
@@ -257,6 +248,68 @@ impl Run<'_> {
             refusals.extend(failures);
         }
         (refusals, access)
+    }
+
+    /// Whether Terraform's writes must name their encryption, where a file is about to leave that
+    /// out; with what forbids the run. Costs a request only where the policy is not known yet.
+    async fn header(
+        &self,
+        goal: &Goal,
+        looked: &Looked,
+        files: &Files<'_>,
+        known: &Known,
+    ) -> (bool, Option<Failure>) {
+        let verify = self.request.mode == Mode::Verify;
+        if goal.key().is_some() || known.silent.is_empty() || verify || !files.change() {
+            return (false, None);
+        }
+        let asked = match &looked.settings {
+            Some(_) => None,
+            None => Some(looked.bucket.policy().await),
+        };
+        let policy = looked.settings.as_ref().map(|settings| &settings.policy).or(asked.as_ref());
+        let text = match policy {
+            Some(Ok(Some(text))) => text,
+            Some(Err(error)) => {
+                self.log.line(&format!(
+                    "whether the bucket policy takes writes without an encryption header is unknown ({error})"
+                ));
+                return (false, None);
+            }
+            _ => return (false, None),
+        };
+        match doctor::silence(text, &known.subject(self, goal, looked)) {
+            Silence::Allowed => (false, None),
+            Silence::NeedsHeader => (true, None),
+            Silence::NeedsKey(statements) => {
+                let failure = Failure::new(
+                    FailureReason::BucketPolicyDenies,
+                    format!(
+                        "the bucket policy takes no write under SSE-S3 ({statements}), so Terraform could not \
+                         save the state; no file was changed"
+                    ),
+                    "Set STATE_KMS_KEY_ID, or change the named statement of the bucket policy first",
+                );
+                (false, Some(failure))
+            }
+        }
+    }
+
+    /// What forbids a run whose region is not the bucket's.
+    fn other_region(&self, report: &Report) -> Option<Failure> {
+        let given = self.request.region.as_ref().filter(|region| region.asked_for)?;
+        let bucket = report.bucket.as_ref()?;
+        let found = bucket.region.as_ref().filter(|found| **found != given.name)?;
+        Some(Failure::new(
+            FailureReason::InvalidInput,
+            format!(
+                "the region given is {}, but the bucket {} is in {}: Terraform would not find the bucket there",
+                given.name,
+                bucket.name,
+                printable(found)
+            ),
+            "Correct `region` (or TF_VAR_AWS_REGION), or leave it out: the bucket's own region is written then",
+        ))
     }
 
     async fn carry_out(
@@ -383,6 +436,64 @@ fn access_refusals(
         ));
     }
     kept
+}
+
+const HEADER: &str = "the bucket policy refuses writes that name no encryption, so the backend files say \
+                      `encrypt = true`, without a key. Set `encrypt: true` in every step that writes them, \
+                      those of mode `backend` included, which cannot look";
+
+/// What the checks on the bucket are about, beyond what was asked for.
+struct Known {
+    states: Vec<String>,
+    locked: Vec<(String, String)>,
+    key_policy: Option<Policy>,
+    /// The states for which Terraform's next write will name no encryption.
+    silent: Vec<String>,
+}
+
+impl Known {
+    fn new(run: &Run<'_>, goal: &Goal, looked: &Looked, files: &Files<'_>) -> Self {
+        let mut states = looked.survey.keys();
+        // A state that is not there yet is written, too.
+        for module in &run.request.layout.modules {
+            if !module.all_workspaces && !states.contains(&module.key) {
+                states.push(module.key.clone());
+            }
+        }
+        let mut silent = states.clone();
+        if goal.key().is_some() || run.request.encrypt {
+            silent.clear();
+        }
+        let encrypted = files.with_a_header();
+        silent.retain(|state| !encrypted.contains(&state.as_str()));
+        Self {
+            locked: looked.survey.locked(),
+            key_policy: looked.evidence.key_policy(),
+            states,
+            silent,
+        }
+    }
+
+    fn subject<'a>(&'a self, run: &'a Run<'_>, goal: &'a Goal, looked: &'a Looked) -> Subject<'a> {
+        let request = run.request;
+        let caller = looked.evidence.caller.as_ref().ok();
+        let owner = request.bucket_owner.as_deref();
+        let versions = 0..looked.survey.states.len();
+        Subject {
+            goal,
+            key_policy: self.key_policy.as_ref(),
+            bucket: &request.bucket,
+            partition: looked.partition(goal),
+            states: &self.states,
+            silent: &self.silent,
+            locked: &self.locked,
+            locks: request.lock == Lock::S3,
+            acl: request.acl.as_deref(),
+            version_ids: versions.into_iter().any(|at| has_version(&looked.survey, at, false)),
+            writer: caller.map(|caller| &caller.principal),
+            across_accounts: caller.zip(owner).is_some_and(|(c, owner)| c.account != owner),
+        }
+    }
 }
 
 fn line(row: &crate::report::ObjectReport, state: &crate::survey::State) -> String {

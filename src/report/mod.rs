@@ -247,10 +247,16 @@ pub enum FileAction {
     Unchanged,
     /// Written.
     Written,
+    /// Its backend block was edited.
+    Edited,
     /// `apply` would write it.
     WouldWrite,
+    /// `apply` would edit its backend block.
+    WouldEdit,
     /// It differs and was kept.
     Kept,
+    /// It differs and was left, as was asked for.
+    Left,
     /// It is not there.
     Absent,
     /// The module's folder is not there.
@@ -346,7 +352,12 @@ impl Report {
         let files: Vec<&str> = self
             .backend_files
             .iter()
-            .filter(|file| matches!(file.action, FileAction::Unchanged | FileAction::Written))
+            .filter(|file| {
+                matches!(
+                    file.action,
+                    FileAction::Unchanged | FileAction::Written | FileAction::Edited
+                )
+            })
             .map(|file| file.path.as_str())
             .collect();
         let rekeyed = self.objects.iter().filter(|o| o.action == Action::Rekeyed).count();

@@ -1,7 +1,7 @@
 //! The job summary: the verdict first, then what it rests on.
 
 use super::escape::{block, code, label, text};
-use super::{Action, Encryption, FileAction, ObjectReport, Report};
+use super::{Action, Encryption, FileAction, FileReport, ObjectReport, Report};
 use crate::check::{CheckId, Status};
 use crate::inputs::Mode;
 
@@ -114,7 +114,9 @@ fn would(report: &Report) -> usize {
 }
 
 fn would_write(report: &Report) -> usize {
-    report.backend_files.iter().filter(|file| file.action == FileAction::WouldWrite).count()
+    let would =
+        |file: &&FileReport| matches!(file.action, FileAction::WouldWrite | FileAction::WouldEdit);
+    report.backend_files.iter().filter(would).count()
 }
 
 fn facts(report: &Report) -> String {
@@ -244,8 +246,11 @@ fn tail(report: &Report, report_path: &str) -> String {
             let action = match file.action {
                 FileAction::Unchanged => "as wanted",
                 FileAction::Written => "written",
+                FileAction::Edited => "its backend block was edited",
                 FileAction::WouldWrite => "would be written",
+                FileAction::WouldEdit => "its backend block would be edited",
                 FileAction::Kept => "differs and was kept",
+                FileAction::Left => "differs and was left, as was asked for",
                 FileAction::Absent => "not there",
                 FileAction::NoModule => "the module's folder is not there",
             };

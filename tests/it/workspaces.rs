@@ -60,7 +60,6 @@ async fn what_no_backend_key_can_mean_is_refused() {
         ("infra=env:/default/stacks/infra.tfstate", "", "write `stacks/infra.tfstate`"),
         ("infra=env:/blue", "", "env:/WORKSPACE/KEY"),
         ("infra=env:/{workspace}/x", "", "TF_WORKSPACE"),
-        ("infra=teams/{workspace}/x", "blue", "workspace_key_prefix = \"teams\""),
         ("infra=x\nenv:/{workspace}/*", "default", "names no prefix"),
     ] {
         let more =
@@ -74,9 +73,9 @@ async fn what_no_backend_key_can_mean_is_refused() {
     bench.assert_untouched(&digest);
 }
 
-/// With another prefix than Terraform's own, the states are served and the files are not.
+/// Another prefix than Terraform's own is written, and a block without it is another state's.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_prefix_needs_a_block_of_the_users() {
+async fn another_prefix_is_written_and_compared() {
     let key = "teams/blue/infra.tfstate";
     let bench = Bench::with(Topology::Roles, |world| {
         world.put_object(BUCKET, key, state(1), Encryption::SseS3);
@@ -85,12 +84,18 @@ async fn another_prefix_needs_a_block_of_the_users() {
     let more = [
         ("INPUT_MODULES", "infra"),
         ("INPUT_STATE-KEYS", "teams/{workspace}/{module}.tfstate"),
-        ("INPUT_BACKEND-FORMAT", "none"),
         ("TF_WORKSPACE", "blue"),
     ];
     let _ = bench.run("apply", &more).await.green();
     assert!(under(&bench, key));
-    assert_eq!(bench.workspace.backend("infra"), "");
+    let file = bench.workspace.backend("infra");
+    assert!(file.contains("    key                  = \"infra.tfstate\"\n"), "{file}");
+    assert!(file.contains("    workspace_key_prefix = \"teams\"\n"), "{file}");
+    let other = format!("# by hand\n{}", file.replace("\"teams\"", "\"crews\""));
+    std::fs::write(bench.workspace.module("infra").join("backend.tf"), &other).unwrap();
+    let ran = bench.run("apply", &more).await.red("backend-differs");
+    assert!(ran.log.contains("crews") && ran.log.contains("teams"), "{}", ran.log);
+    assert_eq!(bench.workspace.backend("infra"), other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,7 +113,7 @@ impl Run<'_> {
     /// The bucket's region and account: SSE-KMS takes a key of no other place.
     async fn place(&self, report: &mut Report) -> Result<Place, Failure> {
         let request = self.request;
-        let region = request.region.as_deref().unwrap_or("us-east-1");
+        let region = request.region.as_ref().map_or("us-east-1", |region| &region.name);
         let aws = Aws::connect(self.environment, region).await.map_err(|e| aws_failure(&e))?;
         let nobody = aws.bucket(&request.bucket, None, None);
         let (caller, found) = tokio::join!(aws.caller(&[]), nobody.region());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Result;
-use tfstate_kms::backend::{self, BackendConfig, BackendFormat};
+use tfstate_kms::backend::{self, BackendConfig, BackendFormat, Syntax, Value};
 use tfstate_kms::check::{Failure, FailureReason};
 use tfstate_kms::github::{Annotation, Log, write_outputs};
 use tfstate_kms::inputs::{self, Environment};
@@ -160,15 +160,26 @@ const TARGETS: [Target; 11] = [
                 key: text.into(),
                 region: text.into(),
                 kms_key_id: Some(text.into()),
+                encrypt: false,
                 acl: None,
                 use_lockfile: true,
+                workspace_key_prefix: None,
             };
-            if let Ok(existing) = backend::parse(text, format) {
-                let _ = backend::differences(&config, &existing, Some("us-east-1"));
+            for syntax in [format.into(), Syntax::Json] {
+                if let Ok(existing) = backend::parse(text, syntax) {
+                    let _ = backend::differences(&config, &existing, Some("us-east-1"));
+                }
+                // What an edit cannot set alone it does not set.
+                let changes = [("kms_key_id", Some(Value::String("k".into()))), ("encrypt", None)];
+                if let Some(edited) = backend::edit(text, syntax, &changes) {
+                    let said = backend::parse(&edited, syntax).unwrap();
+                    assert_eq!(said.attributes.get("kms_key_id"), changes[0].1.as_ref());
+                }
             }
             // Whatever a value holds, it comes back as that value and as nothing else.
             if !text.contains('\0') {
-                let written = backend::parse(&backend::render(&config, format), format).unwrap();
+                let written =
+                    backend::parse(&backend::render(&config, format), format.into()).unwrap();
                 assert!(backend::differences(&config, &written, None).is_empty(), "{written:?}");
             }
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{AwsError, Bucket, Kind, WriteAs};
+use crate::aws::{Aws, AwsError, Bucket, Kind, WriteAs};
 use crate::cancel::Cancelled;
 use crate::names::{LOCK_SUFFIX, printable};
 
@@ -393,17 +393,30 @@ impl Held {
     }
 }
 
-/// The locks on these states, as far as they can be read.
-pub async fn on(bucket: &Bucket, states: Vec<String>) -> Vec<(String, LockInfo)> {
-    stream::iter(states)
-        .map(|key| async move {
-            let found = read(bucket, &format!("{key}{LOCK_SUFFIX}")).await;
-            Some((key, found.ok()??.0))
-        })
-        .buffered(PARALLEL)
-        .filter_map(async |found| found)
-        .collect()
-        .await
+/// The lock objects of these states.
+pub async fn on(
+    bucket: &Bucket,
+    states: Vec<String>,
+) -> Vec<(String, Result<Option<LockInfo>, AwsError>)> {
+    let look = |key: String| async move {
+        let found = read(bucket, &format!("{key}{LOCK_SUFFIX}")).await;
+        (key, found.map(|found| found.map(|(by, _)| by)))
+    };
+    stream::iter(states).map(look).buffered(PARALLEL).collect().await
+}
+
+/// The locks in DynamoDB: of states by the tables that their backend blocks name.
+pub async fn in_tables(
+    aws: &Aws,
+    bucket: &str,
+    states: Vec<(String, String)>,
+) -> Vec<(String, String, Result<Option<LockInfo>, AwsError>)> {
+    let look = |(key, table): (String, String)| async move {
+        let found = aws.lock_in_table(&table, &format!("{bucket}/{key}")).await;
+        let info = |text: String| LockInfo::parse(text.as_bytes()).unwrap_or_default();
+        (key, table, found.map(|found| found.map(info)))
+    };
+    stream::iter(states).map(look).buffered(PARALLEL).collect().await
 }
 
 async fn read(bucket: &Bucket, object: &str) -> Result<Option<(LockInfo, String)>, AwsError> {

@@ -11,6 +11,7 @@
 
 mod buckets;
 mod cabal;
+mod dynamodb;
 mod faults;
 mod github;
 mod github_rest;

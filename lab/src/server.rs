@@ -24,7 +24,7 @@ use crate::s3::Store;
 use crate::sigv4::Claim;
 use crate::wire::{Rest, Wire};
 use crate::world::{Failure, Principal, World};
-use crate::{github, github_rest, iam, kms, sts};
+use crate::{dynamodb, github, github_rest, iam, kms, sts};
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -226,6 +226,12 @@ impl Shared {
                     Err(failure) => kms_error(failure.status, failure.code, &failure.message),
                 })
             }
+            Call::Dynamodb { operation, body } => {
+                Ok(match self.dynamodb(&parts, &operation, &body) {
+                    Ok(output) => small(200, "application/x-amz-json-1.0", output.to_string()),
+                    Err(failure) => kms_error(failure.status, failure.code, &failure.message),
+                })
+            }
             Call::Form { service, operation, body } => {
                 Ok(match self.form(&parts, service, &operation, &body) {
                     Ok(text) => small(200, "text/xml", text),
@@ -290,6 +296,12 @@ impl Shared {
         kms::call(&mut lock(&self.world), &who, &claim.region, operation, &input)
     }
 
+    fn dynamodb(&self, parts: &Parts, operation: &str, body: &[u8]) -> Result<Value, Failure> {
+        let (who, claim) = self.signer(parts, body)?;
+        let input = serde_json::from_slice(body).unwrap_or(json!({}));
+        dynamodb::call(&lock(&self.world), &who, &claim.region, operation, &input)
+    }
+
     fn form(
         &self,
         parts: &Parts,
@@ -325,6 +337,10 @@ enum Call {
         operation: String,
         body: Bytes,
     },
+    Dynamodb {
+        operation: String,
+        body: Bytes,
+    },
     /// STS or IAM.
     Form {
         service: Service,
@@ -347,6 +363,11 @@ impl Call {
         {
             let body = limited(body).await?;
             return Ok(Self::Kms { operation: operation.to_owned(), body });
+        }
+        let target = text("x-amz-target").and_then(|t| t.strip_prefix("DynamoDB_20120810."));
+        if let Some(operation) = target {
+            let body = limited(body).await?;
+            return Ok(Self::Dynamodb { operation: operation.to_owned(), body });
         }
         let form = text("content-type")
             .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
@@ -379,6 +400,7 @@ impl Call {
         match self {
             Self::S3 { .. } => "s3",
             Self::Kms { .. } => "kms",
+            Self::Dynamodb { .. } => "dynamodb",
             Self::Form { service, .. } => service.name(),
             Self::Github | Self::GithubRest { .. } => "github",
         }
@@ -388,6 +410,7 @@ impl Call {
         match self {
             Self::S3 { operation, .. }
             | Self::Kms { operation, .. }
+            | Self::Dynamodb { operation, .. }
             | Self::Form { operation, .. } => operation,
             Self::Github => "GetOidcToken",
             Self::GithubRest { operation, .. } => operation,
@@ -397,7 +420,11 @@ impl Call {
     fn resource(&self) -> Option<&str> {
         match self {
             Self::S3 { key, .. } => key.as_deref(),
-            Self::Kms { .. } | Self::Form { .. } | Self::Github | Self::GithubRest { .. } => None,
+            Self::Kms { .. }
+            | Self::Dynamodb { .. }
+            | Self::Form { .. }
+            | Self::Github
+            | Self::GithubRest { .. } => None,
         }
     }
 
@@ -412,7 +439,7 @@ impl Call {
                 );
                 small(status, "application/xml", text)
             }
-            Self::Kms { .. } => kms_error(status, code, message),
+            Self::Kms { .. } | Self::Dynamodb { .. } => kms_error(status, code, message),
             Self::Form { service, .. } => form_error(*service, status, code, message),
             Self::Github | Self::GithubRest { .. } => github_error(status, code, message),
         }

@@ -27,6 +27,8 @@ pub struct World {
     pub(crate) buckets: BTreeMap<String, Bucket>,
     pub(crate) keys: BTreeMap<String, Key>,
     pub(crate) aliases: BTreeMap<String, String>,
+    /// Terraform's lock tables by name, of the caller's account: what `Info` is for a `LockID`.
+    pub lock_tables: BTreeMap<String, BTreeMap<String, String>>,
     /// Denials say «Access Denied» and no more, as AWS does across accounts at times.
     pub terse: bool,
     /// How long a session policy may be, packed, below the 2,048 characters of its text.

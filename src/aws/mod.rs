@@ -8,6 +8,7 @@ mod iam;
 mod key_admin;
 mod kms;
 mod lock_object;
+mod lock_table;
 mod object;
 mod s3;
 mod session;

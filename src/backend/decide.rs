@@ -1,10 +1,12 @@
 //! What is to become of a module's backend files. Pure: the files as read, what is wanted, and
 //! what may be done with files of others.
 
+use super::compare::flag;
 use super::folder::{self, ConfigFile};
+use super::required::is_too_old_for_locks;
 use super::{
     BackendConfig, BackendFormat, Difference, ParsedBackend, Value, differences, edit, extras,
-    is_rendered, render,
+    is_rendered, parse, render,
 };
 use crate::inputs::OnExisting;
 
@@ -40,6 +42,33 @@ pub struct Judgement {
     pub left_out: Vec<String>,
     /// With this decision carried out, Terraform's writes name their encryption.
     pub encrypts: bool,
+    /// How Terraform locks the state, with this decision carried out.
+    pub locking: Locking,
+}
+
+/// How Terraform locks a state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Locking {
+    /// By an object beside the state (`use_lockfile`).
+    pub in_s3: bool,
+    /// By an item of this DynamoDB table (`dynamodb_table`).
+    pub table: Option<String>,
+    /// The `required_version` that only versions without `use_lockfile` satisfy.
+    pub too_old: Option<String>,
+}
+
+impl Locking {
+    fn of(block: &ParsedBackend, files: &[ConfigFile]) -> Self {
+        let in_s3 = flag(block, "use_lockfile") == Some(true);
+        let all = files.iter().filter_map(|file| file.parsed.as_ref().ok());
+        let mut constraints = all.flat_map(|parsed| &parsed.required_versions);
+        let too_old = constraints.find(|it| in_s3 && is_too_old_for_locks(it)).cloned();
+        let table = match block.attributes.get("dynamodb_table") {
+            Some(Value::String(table)) if !table.is_empty() => Some(table.clone()),
+            _ => None,
+        };
+        Self { in_s3, table, too_old }
+    }
 }
 
 /// What is to be done with a file.
@@ -93,7 +122,9 @@ pub fn decide(files: &[ConfigFile], wanted: &Wanted<'_>) -> Vec<Judgement> {
         (Ok(deciding), Some((name, format))) if deciding.is_empty() => {
             vec![without_a_block(name, format, own(name), files, wanted)]
         }
-        (Ok(deciding), _) => deciding.into_iter().map(|file| with_a_block(file, wanted)).collect(),
+        (Ok(deciding), _) => {
+            deciding.into_iter().map(|file| with_a_block(file, files, wanted)).collect()
+        }
     }
 }
 
@@ -111,12 +142,15 @@ fn without_a_block(
     }
     let text = render(wanted.config, format);
     let encrypts = wanted.config.sends_a_header();
+    let written = parse(&text, format.into()).ok();
+    let locking = written.map(|it| Locking::of(&it, files)).unwrap_or_default();
     let judge = |decision, differences| Judgement {
         file: name.to_owned(),
         decision,
         differences,
         left_out: Vec::new(),
         encrypts,
+        locking: locking.clone(),
     };
     let Some(existing) = existing.filter(|file| !file.is_blank()) else {
         return judge(Decision::Write(text), Vec::new());
@@ -145,7 +179,7 @@ fn appended(content: &str, block: &str) -> String {
 }
 
 /// Terraform takes the block of this file.
-fn with_a_block(file: &ConfigFile, wanted: &Wanted<'_>) -> Judgement {
+fn with_a_block(file: &ConfigFile, files: &[ConfigFile], wanted: &Wanted<'_>) -> Judgement {
     let (Ok(existing), Some(text)) = (&file.parsed, &file.text) else { return file.unreadable() };
     let config = wanted.config;
     let all = differences(config, existing, wanted.ambient_region);
@@ -156,11 +190,10 @@ fn with_a_block(file: &ConfigFile, wanted: &Wanted<'_>) -> Judgement {
         .filter(|(name, format)| *name == file.name && is_rendered(text, existing, *format));
     let judge = |decision: Decision, differences: &[Difference]| {
         let after = match &decision {
-            Decision::Write(text) | Decision::Edit(text) => {
-                super::parse(text, existing.syntax).is_ok_and(|after| after.encrypts())
-            }
-            _ => existing.encrypts(),
+            Decision::Write(text) | Decision::Edit(text) => parse(text, existing.syntax).ok(),
+            _ => None,
         };
+        let after = after.as_ref().unwrap_or(existing);
         Judgement {
             file: file.name.clone(),
             left_out: match own {
@@ -169,7 +202,8 @@ fn with_a_block(file: &ConfigFile, wanted: &Wanted<'_>) -> Judgement {
             },
             decision,
             differences: lines(differences),
-            encrypts: after,
+            encrypts: after.encrypts(),
+            locking: Locking::of(after, files),
         }
     };
     let refuse = |why, differences: &[Difference]| judge(Decision::Refuse(why), differences);
@@ -259,6 +293,7 @@ impl Judgement {
             differences,
             left_out: Vec::new(),
             encrypts: false,
+            locking: Locking::default(),
         }
     }
 }

@@ -92,7 +92,13 @@ impl Found {
                     }
                 }
                 name if OTHERS.contains(&name) => self.rest.others.push(name.to_owned()),
-                other => self.other(other),
+                other => {
+                    let constraint = value.as_ref().and_then(literal);
+                    if let ("required_version", Some(Value::String(text))) = (other, constraint) {
+                        self.rest.required_versions.push(text);
+                    }
+                    self.other(other);
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ mod folder;
 mod json;
 mod parse;
 mod render;
+mod required;
 
 #[cfg(test)]
 mod edit_tests;
@@ -26,7 +27,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use compare::{differences, extras};
-pub use decide::{Decision, Judgement, Refusal, Wanted, decide};
+pub use decide::{Decision, Judgement, Locking, Refusal, Wanted, decide};
 pub use difference::{Difference, DifferenceKind};
 pub use edit::edit;
 pub use folder::{ConfigFile, is_configuration};
@@ -133,6 +134,8 @@ pub struct ParsedBackend {
     pub others: Vec<String>,
     /// The names of the settings and blocks beside the backend, each once, in file order.
     pub other_content: Vec<String>,
+    /// The `required_version` constraints, where they are literals.
+    pub required_versions: Vec<String>,
     /// Whether there are comments.
     pub comments: bool,
 }
@@ -146,6 +149,7 @@ impl ParsedBackend {
             attributes: BTreeMap::new(),
             others: Vec::new(),
             other_content: Vec::new(),
+            required_versions: Vec::new(),
             comments: false,
         }
     }

@@ -106,7 +106,15 @@ fn settings(structure: &Structure, parsed: &mut ParsedBackend) {
         Structure::Block(block) if OTHERS.contains(&block.ident.as_str()) => {
             parsed.others.push(block.ident.to_string());
         }
-        other => parsed.beside(name(other)),
+        other => {
+            if let Structure::Attribute(attribute) = other
+                && let ("required_version", Some(Value::String(constraint))) =
+                    (attribute.key.as_str(), literal(&attribute.value))
+            {
+                parsed.required_versions.push(constraint);
+            }
+            parsed.beside(name(other));
+        }
     }
 }
 

@@ -140,6 +140,7 @@ proptest! {
                 attributes: BTreeMap::from([(attribute.to_owned(), value.clone())]),
                 others: vec!["cloud".to_owned()],
                 other_content: vec![found.repeat(60)],
+                required_versions: Vec::new(),
                 comments: true,
             };
             let found = differences(&wanted, &parsed, None);

@@ -234,7 +234,7 @@ impl Resolver<'_> {
             })
             .or_else(|| key.as_ref().map(|key| key.account().to_owned()));
         let region = self.region(raw.region, key.as_ref().filter(|_| !mode.is_about_a_key()));
-        let lock = self.choice("lock", raw.lock, Lock::None);
+        let lock = self.choice("lock", raw.lock, Lock::Auto);
         let lock_timeout = self.seconds("lock-timeout", raw.lock_timeout, 60);
         let probe = self.choice("probe", raw.probe, Probe::Auto);
         let mut probe_roles = self.arns("probe-role-arn", raw.probe_role_arn);

@@ -99,6 +99,8 @@ spelled! {
 spelled! {
     /// How Terraform locks the states.
     Lock {
+        /// Terraform's S3 lock object, where the backend block declares it.
+        Auto = "auto",
         /// No lock.
         None = "none",
         /// Terraform's S3 lock object (`use_lockfile`).

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Run;
 use crate::backend::{
-    self, BackendConfig, BackendFormat, ConfigFile, Decision, Judgement, Refusal, Syntax, Wanted,
-    decide,
+    self, BackendConfig, BackendFormat, ConfigFile, Decision, Judgement, Locking, Refusal, Syntax,
+    Wanted, decide,
 };
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::files;
@@ -37,6 +37,18 @@ impl Files<'_> {
         let changes =
             |it: &Judgement| matches!(it.decision, Decision::Write(_) | Decision::Edit(_));
         self.judgements().any(changes)
+    }
+
+    /// Whether Terraform takes lock objects.
+    pub(super) fn lock_in_s3(&self) -> bool {
+        self.judgements().any(|file| file.locking.in_s3)
+    }
+
+    /// How Terraform locks a module's states.
+    pub(super) fn locking(&self, module: Option<&str>) -> Locking {
+        let of = self.0.iter().find(|judged| Some(judged.module.module.as_str()) == module);
+        let files = of.and_then(|judged| judged.files.as_ref().ok()?.as_ref());
+        files.and_then(|files| files.first()).map(|file| file.locking.clone()).unwrap_or_default()
     }
 
     /// The states of which Terraform's writes will name their encryption.
@@ -236,6 +248,13 @@ impl Run<'_> {
                 FileAction::Kept
             }
         };
+        if let Some(constraint) = &file.locking.too_old {
+            report.warnings.push(format!(
+                "`{path}` sets use_lockfile, but required_version (\"{}\") takes only versions before 1.10, which \
+                 refuse it: raise required_version, or leave use_lockfile out",
+                printable(constraint)
+            ));
+        }
         if !file.left_out.is_empty() {
             self.log.line(&format!("{path}: {}", left_out(file)));
         }

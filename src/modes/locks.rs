@@ -3,18 +3,97 @@
 use std::collections::BTreeSet;
 
 use super::Run;
+use super::backend_files::Files;
 use super::looked::Looked;
 use crate::aws::{Bucket, WriteAs};
+use crate::backend::Locking;
 use crate::check::{Failure, FailureReason};
 use crate::github;
-use crate::inputs::Lock;
+use crate::inputs::{Lock, Mode};
 use crate::lock::{self, LockInfo, Refused};
 use crate::names::printable;
-use crate::plan::{Goal, Plan};
+use crate::plan::{Goal, Plan, Step};
 use crate::report::Report;
-use crate::survey::{Found, Survey};
+use crate::survey::{Found, State};
 
 impl Run<'_> {
+    /// Whether this run takes Terraform's lock in S3 before it writes a state.
+    fn takes_lock(&self, locking: &Locking) -> bool {
+        match self.request.lock {
+            Lock::S3 => true,
+            Lock::None => false,
+            Lock::Auto => locking.in_s3,
+        }
+    }
+
+    /// Looks at the locks that this run does not take, of the states that it is about to re-key;
+    /// and at those of states that are not there yet: a first apply may be about to write one.
+    /// Returns the failures.
+    pub(super) async fn locks_of_others(
+        &self,
+        report: &mut Report,
+        goal: &Goal,
+        looked: &Looked,
+        plan: &Plan,
+        files: &Files<'_>,
+    ) -> Vec<Failure> {
+        let (mut in_s3, mut in_tables) = (Vec::new(), Vec::new());
+        if !matches!(self.request.mode, Mode::Apply | Mode::Rollback) || *goal == Goal::Unset {
+            return Vec::new();
+        }
+        let mut absent = BTreeSet::new();
+        for (state, step) in looked.survey.states.iter().zip(&plan.steps) {
+            let locking = files.locking(state.module.as_deref());
+            let takes = self.takes_lock(&locking);
+            let is_absent = matches!(state.found, Found::Absent { .. });
+            let rekeyed = matches!(step, Step::Rekey(_));
+            if (rekeyed && !takes) || (is_absent && takes) {
+                in_s3.push(state.key.clone());
+            }
+            if let (Some(table), true) = (locking.table, rekeyed || is_absent) {
+                in_tables.push((state.key.clone(), table));
+            }
+            if is_absent {
+                absent.insert(state.key.clone());
+            }
+        }
+        let bucket = &looked.bucket;
+        let (objects, items) = tokio::join!(
+            lock::on(bucket, in_s3),
+            lock::in_tables(&looked.aws, bucket.name(), in_tables)
+        );
+        let mut failures = Vec::new();
+        for (key, found) in objects {
+            match found {
+                Ok(Some(by)) if absent.contains(&key) => {
+                    let (holder, id) = (by.holder(), printable(&by.id));
+                    failures.push(failure(&Refused::Held { key, holder, id }));
+                }
+                Ok(Some(by)) => report.warnings.push(locked(&key, "", &by, TAKES_NONE)),
+                Ok(None) => {}
+                Err(error) => self.log.line(&format!(
+                    "state `{}`: whether Terraform's lock in S3 is held is unknown ({error})",
+                    printable(&key)
+                )),
+            }
+        }
+        for (key, table, found) in items {
+            let (state, table) = (printable(&key), printable(&table));
+            match found {
+                Ok(Some(by)) => {
+                    let place = format!(" in the DynamoDB table {table}");
+                    report.warnings.push(locked(&key, &place, &by, TAKES_NO_ITEM));
+                }
+                Ok(None) => {}
+                Err(error) => report.warnings.push(format!(
+                    "state `{state}`: whether its lock in the DynamoDB table {table} is held is unknown ({error}). \
+                     Grant dynamodb:GetItem on the table, and run no apply meanwhile"
+                )),
+            }
+        }
+        failures
+    }
+
     /// Locks the states that are to be re-keyed, or of which old versions are; returns whether
     /// the run may go on.
     pub(super) async fn lock(
@@ -23,15 +102,24 @@ impl Run<'_> {
         goal: &Goal,
         looked: &Looked,
         plan: &Plan,
+        files: &Files<'_>,
     ) -> bool {
-        if self.request.lock != Lock::S3 {
+        let Looked { bucket, survey, .. } = looked;
+        let with_versions = self.states_with_versions(looked);
+        let takes = |state: &&State| self.takes_lock(&files.locking(state.module.as_deref()));
+        let states: Vec<&State> = survey.states.iter().filter(takes).collect();
+        if states.is_empty() {
             return true;
         }
-        let Looked { bucket, survey, .. } = looked;
-        let mut to_lock = self.states_with_versions(looked);
-        to_lock.extend(plan.rekeys().map(|(at, _)| survey.states[at].key.clone()));
+        let rekeyed: BTreeSet<&String> =
+            plan.rekeys().map(|(at, _)| &survey.states[at].key).collect();
+        let keys = states.iter().map(|state| &state.key);
+        let to_lock: BTreeSet<String> = keys
+            .filter(|key| rekeyed.contains(key) || with_versions.contains(*key))
+            .cloned()
+            .collect();
         if to_lock.is_empty() {
-            self.look_for_locks(report, bucket, survey, &to_lock).await;
+            self.look_for_locks(report, bucket, &states, &to_lock).await;
             return true;
         }
         self.log.group("Locks");
@@ -53,7 +141,7 @@ impl Run<'_> {
         let taking = self.locks.take(bucket, &infos, &write, patience, self.cancelled, waits);
         let looking = async {
             tokio::select! {
-                () = self.look_for_locks(report, bucket, survey, &to_lock) => {}
+                () = self.look_for_locks(report, bucket, &states, &to_lock) => {}
                 () = self.cancelled.asked() => {}
             }
         };
@@ -61,7 +149,8 @@ impl Run<'_> {
         match taken {
             Ok(false) => false,
             Ok(true) => {
-                self.log.line(&format!("{} locks taken", infos.len()));
+                let locks = if infos.len() == 1 { "lock" } else { "locks" };
+                self.log.line(&format!("{} {locks} taken", infos.len()));
                 true
             }
             Err(refused) => {
@@ -77,15 +166,17 @@ impl Run<'_> {
         &self,
         report: &mut Report,
         bucket: &Bucket,
-        survey: &Survey,
+        states: &[&State],
         to_lock: &BTreeSet<String>,
     ) {
-        let others = survey.states.iter().filter(|state| {
+        let others = states.iter().filter(|state| {
             !to_lock.contains(&state.key) && matches!(state.found, Found::Readable(_))
         });
         let others = others.map(|state| state.key.clone()).collect();
         for (key, by) in lock::on(bucket, others).await {
-            if by.is_of_this_program() {
+            if let Ok(Some(by)) = by
+                && by.is_of_this_program()
+            {
                 report.warnings.push(format!(
                     "state `{}` is locked: {}. {}{}",
                     printable(&key),
@@ -102,6 +193,15 @@ impl Run<'_> {
         // What fails now is tried once more at the end of the run, and said then.
         let _ = self.locks.release().await;
     }
+}
+
+const TAKES_NONE: &str =
+    "This run does not take it: set `lock: auto` or `lock: s3`, or run again when it is free";
+const TAKES_NO_ITEM: &str = "This run takes no lock there: run again when it is free";
+
+/// A lock of another that does not stop this run.
+fn locked(key: &str, place: &str, by: &LockInfo, what: &str) -> String {
+    format!("state `{}` is locked{place}: {}. {what}", printable(key), by.holder())
 }
 
 const IF_IT_IS_GONE: &str = "If that is gone, for instance a run that was killed, release the lock in the \

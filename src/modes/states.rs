@@ -61,7 +61,8 @@ impl Run<'_> {
 
         let allow =
             Allowances { downgrade: request.allow_downgrade, require_state: request.require_state };
-        let mut remedies = self.remedies(&looked, goal);
+        let mut files = self.judge_files(looked.region.as_deref().ok(), false);
+        let mut remedies = self.remedies(&looked, goal, files.lock_in_s3());
         let plan = plan::plan(goal, &looked.survey, allow, &remedies);
         report.warnings.extend(plan.warnings.iter().cloned());
         let absences = self.absences(goal, &looked).await;
@@ -81,7 +82,6 @@ impl Run<'_> {
             self.log.line(&format!("{}: {}", plan::name(state), line(row, state)));
         }
 
-        let mut files = self.judge_files(looked.region.as_deref().ok(), false);
         let mut known = Known::new(self, goal, &looked, &files);
         let (needs_header, of_files) = self.header(goal, &looked, &files, &known).await;
         if needs_header {
@@ -93,6 +93,7 @@ impl Run<'_> {
             self.examine(report, goal, &looked, &plan, &known, &mut remedies).await;
         refusals.extend(of_files);
         refusals.extend(self.other_region(report));
+        refusals.extend(self.locks_of_others(report, goal, &looked, &plan, &files).await);
         refusals.extend(plan.refusals.iter().cloned());
         refusals.extend(absences.refusals);
         // A bucket in foreign hands, or a key that is out of order, explains the rest.
@@ -113,7 +114,7 @@ impl Run<'_> {
         if !stop || compares {
             let may = self.enter_files(report, &files);
             // A run that refuses a file or a lock leaves both files and states as they were.
-            locked = may && !compares && self.lock(report, goal, &looked, &plan).await;
+            locked = may && !compares && self.lock(report, goal, &looked, &plan, &files).await;
             if locked {
                 self.log.group("Backend files");
                 locked = self.write_files(report, &files);
@@ -152,7 +153,7 @@ impl Run<'_> {
     }
 
     /// What to do where S3 refuses a state, before anything is known of the key.
-    fn remedies(&self, looked: &Looked, goal: &Goal) -> Remedies {
+    fn remedies(&self, looked: &Looked, goal: &Goal, locks: bool) -> Remedies {
         let request = self.request;
         let caller = looked.evidence.caller.as_ref().ok();
         let owner = request.bucket_owner.as_deref();
@@ -165,7 +166,7 @@ impl Run<'_> {
             owner,
             states: &states,
             writes: matches!(request.mode, Mode::Apply | Mode::Rollback),
-            locks: request.lock == Lock::S3,
+            locks: locks || request.lock == Lock::S3,
             acl: request.acl.is_some(),
             retains: !looked.survey.locked().is_empty(),
         };
@@ -449,6 +450,8 @@ struct Known {
     key_policy: Option<Policy>,
     /// The states for which Terraform's next write will name no encryption.
     silent: Vec<String>,
+    /// Terraform takes lock objects.
+    locks: bool,
 }
 
 impl Known {
@@ -471,6 +474,7 @@ impl Known {
             key_policy: looked.evidence.key_policy(),
             states,
             silent,
+            locks: run.request.lock == Lock::S3 || files.lock_in_s3(),
         }
     }
 
@@ -487,7 +491,7 @@ impl Known {
             states: &self.states,
             silent: &self.silent,
             locked: &self.locked,
-            locks: request.lock == Lock::S3,
+            locks: self.locks,
             acl: request.acl.as_deref(),
             version_ids: versions.into_iter().any(|at| has_version(&looked.survey, at, false)),
             writer: caller.map(|caller| &caller.principal),

@@ -18,6 +18,7 @@ mod history;
 mod in_flight;
 mod key_crashes;
 mod keys;
+mod live_locks;
 mod locks;
 mod lost;
 mod module_folders;

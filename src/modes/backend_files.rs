@@ -44,11 +44,10 @@ impl Files<'_> {
         self.judgements().any(|file| file.locking.in_s3)
     }
 
-    /// How Terraform locks a module's states.
-    pub(super) fn locking(&self, module: Option<&str>) -> Locking {
-        let of = self.0.iter().find(|judged| Some(judged.module.module.as_str()) == module);
-        let files = of.and_then(|judged| judged.files.as_ref().ok()?.as_ref());
-        files.and_then(|files| files.first()).map(|file| file.locking.clone()).unwrap_or_default()
+    /// How Terraform locks a module's states; `None`: its block is not seen here.
+    pub(super) fn locking(&self, module: Option<&str>) -> Option<&Locking> {
+        let of = self.0.iter().find(|judged| Some(judged.module.module.as_str()) == module)?;
+        of.files.as_ref().ok()?.as_ref()?.first().map(|file| &file.locking)
     }
 
     /// The states of which Terraform's writes will name their encryption.

@@ -18,11 +18,11 @@ use crate::survey::{Found, State};
 
 impl Run<'_> {
     /// Whether this run takes Terraform's lock in S3 before it writes a state.
-    fn takes_lock(&self, locking: &Locking) -> bool {
+    fn takes_lock(&self, locking: Option<&Locking>) -> bool {
         match self.request.lock {
             Lock::S3 => true,
             Lock::None => false,
-            Lock::Auto => locking.in_s3,
+            Lock::Auto => locking.is_some_and(|locking| locking.in_s3),
         }
     }
 
@@ -44,13 +44,16 @@ impl Run<'_> {
         let mut absent = BTreeSet::new();
         for (state, step) in looked.survey.states.iter().zip(&plan.steps) {
             let locking = files.locking(state.module.as_deref());
-            let takes = self.takes_lock(&locking);
+            let takes = self.takes_lock(locking);
             let is_absent = matches!(state.found, Found::Absent { .. });
             let rekeyed = matches!(step, Step::Rekey(_));
-            if (rekeyed && !takes) || (is_absent && takes) {
+            // Where the block is seen and declares no lock, Terraform takes none.
+            let may_be = !takes && (locking.is_none() || self.request.lock == Lock::None);
+            if (rekeyed && may_be) || (is_absent && takes) {
                 in_s3.push(state.key.clone());
             }
-            if let (Some(table), true) = (locking.table, rekeyed || is_absent) {
+            let table = locking.and_then(|locking| locking.table.clone());
+            if let (Some(table), true) = (table, rekeyed || is_absent) {
                 in_tables.push((state.key.clone(), table));
             }
             if is_absent {
@@ -106,7 +109,7 @@ impl Run<'_> {
     ) -> bool {
         let Looked { bucket, survey, .. } = looked;
         let with_versions = self.states_with_versions(looked);
-        let takes = |state: &&State| self.takes_lock(&files.locking(state.module.as_deref()));
+        let takes = |state: &&State| self.takes_lock(files.locking(state.module.as_deref()));
         let states: Vec<&State> = survey.states.iter().filter(takes).collect();
         if states.is_empty() {
             return true;

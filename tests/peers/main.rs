@@ -9,6 +9,7 @@
 mod common;
 
 mod aws_cli;
+mod by_hand;
 mod moto;
 mod terraform;
 mod workspaces;

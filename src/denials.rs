@@ -154,6 +154,8 @@ pub struct Remedies {
     pub principal: String,
     /// The key policy, with its account.
     pub key_policy: String,
+    /// The bucket's name, for commands.
+    pub bucket: String,
     /// The bucket policy, with its account.
     pub bucket_policy: String,
     /// What the grant on the key may lack; `None`: nothing, as dry runs have shown.
@@ -244,6 +246,7 @@ mod tests {
         let remedies = Remedies {
             principal: "P".into(),
             key_policy: "the key policy of K".into(),
+            bucket: "B".into(),
             bucket_policy: "the bucket policy of B".into(),
             key: Some(GrantRemedy { text: "GRANT-KEY".into(), lacks: Sides::default() }),
             s3: "GRANT-S3".into(),

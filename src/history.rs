@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 
-use crate::aws::{AwsError, Bucket, Budget, Keys, Kind, OldVersion, ServerSide, Versions, WriteAs};
+use crate::aws::{
+    AwsError, Bucket, Budget, Keys, Kind, OldVersion, Seen, ServerSide, Versions, WriteAs,
+};
 use crate::check::{Check, CheckId, Status};
 use crate::names::{printable, some_of};
 use crate::rekey::{Outcome, Rekey};
@@ -326,6 +328,8 @@ pub struct RekeyedVersions {
     pub done: usize,
     /// Something was written, for better or worse.
     pub wrote: bool,
+    /// Archived versions that S3 does not re-encrypt.
+    pub archived: Vec<String>,
     /// What went wrong.
     pub problems: Vec<String>,
 }
@@ -336,6 +340,25 @@ enum Rekeyed {
     Yes,
     /// It is not there any more: a lifecycle rule, or somebody, has ended it.
     Gone,
+    /// It is archived, and S3 does not re-encrypt it there.
+    Archived,
+}
+
+/// What shows that a version is the same as before.
+struct Print {
+    seen: Seen,
+    /// Of its bytes; `None`: it is archived, so its headers have to do. The ETag and the size stay
+    /// in place (S3 API Reference, UpdateObjectEncryption).
+    sha256: Option<[u8; 32]>,
+}
+
+impl Print {
+    fn is_like(&self, before: &Self) -> bool {
+        match (self.sha256, before.sha256) {
+            (Some(now), Some(before)) => now == before,
+            _ => (&self.seen.etag, self.seen.size) == (&before.seen.etag, before.seen.size),
+        }
+    }
 }
 
 impl RekeyVersions<'_> {
@@ -373,6 +396,10 @@ impl RekeyVersions<'_> {
                     history.rekeyed(&old);
                 }
                 Some(Ok(Rekeyed::Gone)) => history.gone(&old),
+                Some(Ok(Rekeyed::Archived)) => {
+                    let (key, version) = (printable(&old.key), printable(&old.version.id));
+                    all.archived.push(format!("`{key}` version {version}"));
+                }
                 Some(Err((problem, wrote))) => {
                     all.wrote |= wrote;
                     let (key, version) = (&old.key, &old.version.id);
@@ -389,30 +416,40 @@ impl RekeyVersions<'_> {
         let (key, version) = (&old.key, &old.version.id);
         let unsent = |error: AwsError| (error.to_string(), false);
         let sent_in_vain = |error: AwsError| (error.to_string(), true);
-        let (_, before) = match self.bucket.hash_version(key, version).await {
+        let before = match self.print(key, version).await {
             Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
-            hashed => hashed.map_err(unsent)?,
+            print => print.map_err(unsent)?,
         };
         let sent = self.bucket.encrypt_in_place(key, Some(version), self.kms_key).await;
         // A server that does not know the operation may answer 404 as well: the next read tells.
-        if let Err(error) = sent
-            && !error.kind.is_ambiguous()
-            && error.kind != Kind::NotFound
-        {
-            return Err(unsent(error));
+        match sent {
+            Err(error) if error.kind == Kind::Archived => return Ok(Rekeyed::Archived),
+            Err(error) if !error.kind.is_ambiguous() && error.kind != Kind::NotFound => {
+                return Err(unsent(error));
+            }
+            _ => {}
         }
         // A lost answer, too, is settled by a look.
-        let (seen, after) = match self.bucket.hash_version(key, version).await {
+        let after = match self.print(key, version).await {
             Err(error) if error.kind == Kind::NotFound => return Ok(Rekeyed::Gone),
-            hashed => hashed.map_err(sent_in_vain)?,
+            print => print.map_err(sent_in_vain)?,
         };
-        if before != after {
+        if !after.is_like(&before) {
             let why = "its bytes are not what they were: the server has overwritten it";
             return Err((why.into(), true));
         }
-        match seen.server_side {
+        match after.seen.server_side {
             ServerSide::Kms(id) if id == self.kms_key => Ok(Rekeyed::Yes),
             other => Err((format!("it is {} afterwards", crate::plan::describe(&other)), true)),
+        }
+    }
+
+    async fn print(&self, key: &str, version: &str) -> Result<Print, AwsError> {
+        match self.bucket.hash_version(key, version).await {
+            Err(error) if error.kind == Kind::Archived => {
+                Ok(Print { seen: self.bucket.head_version(key, version).await?, sha256: None })
+            }
+            hashed => hashed.map(|(seen, sha256)| Print { seen, sha256: Some(sha256) }),
         }
     }
 

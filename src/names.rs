@@ -339,6 +339,12 @@ pub fn is_deceptive(c: char) -> bool {
         )
 }
 
+/// Whether a value from outside can stand in a command to be pasted: it holds nothing that a shell
+/// or an address would take for more.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b))
+}
+
 /// Makes a value from outside fit for a one-line message: no control
 /// characters, at most 120 characters.
 pub fn printable(text: &str) -> String {

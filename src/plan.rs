@@ -3,11 +3,11 @@
 //! Nothing here reaches for a network or a file, so each kind of object that a bucket
 //! can hold is a row of a table test.
 
-use crate::aws::{ServerSide, WriteAs};
+use crate::aws::{Archive, Kind, ServerSide, WriteAs};
 use crate::check::{Failure, FailureReason};
 use crate::denials::Remedies;
 use crate::inputs::{Mode, Request};
-use crate::names::KeyArn;
+use crate::names::{KeyArn, is_plain, printable};
 use crate::survey::{Found, Manager, State, Survey};
 
 /// What the states are to be.
@@ -173,8 +173,8 @@ impl Plan {
             ),
             Found::Failed(error) => {
                 let reason = match error.kind {
-                    crate::aws::Kind::NoBucket => FailureReason::BucketMissing,
-                    crate::aws::Kind::Credentials => FailureReason::Credentials,
+                    Kind::NoBucket => FailureReason::BucketMissing,
+                    Kind::Credentials => FailureReason::Credentials,
                     _ => FailureReason::AwsUnavailable,
                 };
                 self.refuse(
@@ -189,6 +189,24 @@ impl Plan {
                 "Copy it once with that key: aws s3api copy-object \
                  --copy-source-sse-customer-algorithm AES256 --copy-source-sse-customer-key …",
             ),
+            Found::Unreadable { seen, error } if error.kind == Kind::Archived => {
+                let class = printable(seen.attributes.storage_class.as_deref().unwrap_or("unknown"));
+                let (how, remedy) = match seen.archive {
+                    Some(Archive::Restoring) => (
+                        "is being restored, which can take hours",
+                        "Nothing was changed. Re-run when it is restored".to_owned(),
+                    ),
+                    _ => (
+                        "cannot be read until it is restored",
+                        restore(state, &remedies.bucket),
+                    ),
+                };
+                self.refuse(
+                    FailureReason::StateUnreadable,
+                    format!("{name} is archived (storage class {class}) and {how} ({error})"),
+                    remedy,
+                )
+            }
             Found::Unreadable { seen, error } => {
                 let remedy = format!(
                     "Nothing was changed. Make it readable first: this principal needs kms:Decrypt on \
@@ -214,6 +232,13 @@ impl Plan {
                          that keeps none does not have it any more), bring it back, and use `strategy: copy` \
                          with this server",
                     );
+                }
+                if let Some(class) = readable.seen.attributes.archive_class() {
+                    self.warnings.push(format!(
+                        "{name} is in the storage class {class}: it can be read only while its restored copy \
+                         lasts, and Terraform fails after that. Exclude it from the lifecycle rule that archives \
+                         it; a re-key by copy writes it to STANDARD, since S3 would archive a copy in {class} at once"
+                    ));
                 }
                 if *goal == Goal::Unset {
                     self.guard_downgrade(&name, now, survey, allow);
@@ -292,6 +317,22 @@ pub fn name(state: &State) -> String {
         Some(module) => format!("state `{}` (module {module})", state.key),
         None => format!("state `{}`", state.key),
     }
+}
+
+/// How to restore an archived state.
+pub fn restore(state: &State, bucket: &str) -> String {
+    // What is in Intelligent-Tiering is restored for good (S3 API Reference, RestoreObject).
+    let class = state.found.seen().and_then(|seen| seen.attributes.storage_class.as_deref());
+    let request = match class {
+        Some("INTELLIGENT_TIERING") => r#"'{"GlacierJobParameters":{"Tier":"Standard"}}'"#,
+        _ => "Days=7",
+    };
+    let key = if is_plain(&state.key) { state.key.as_str() } else { "KEY" };
+    format!(
+        "Nothing was changed. Restore it, wait until that is done (it can take hours), and re-run: a re-key by copy \
+         writes it to STANDARD. It needs s3:RestoreObject:\n\
+         aws s3api restore-object --bucket {bucket} --key {key} --restore-request {request}"
+    )
 }
 
 /// An encryption in words.

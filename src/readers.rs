@@ -98,17 +98,19 @@ impl Trial<'_> {
             .map(|(state, stands)| async move {
                 if stands == Stands::Under {
                     // The real thing is better evidence than any dry run.
-                    return match some_bucket.try_get(&state).await {
-                        Ok(()) => Tried::Read,
+                    match some_bucket.try_get(&state).await {
+                        Ok(()) => return Tried::Read,
                         // S3 says the same for its own grant and the key's; a HEAD needs no key.
                         Err(get) if get.kind == Kind::Denied => {
-                            match some_bucket.head(&state).await {
+                            return match some_bucket.head(&state).await {
                                 Ok(_) => Tried::Shut(get),
                                 Err(head) => Tried::of_s3(self, role, &state, head),
-                            }
+                            };
                         }
-                        Err(error) => Tried::of_s3(self, role, &state, error),
-                    };
+                        // Nobody reads it before it is restored.
+                        Err(get) if get.kind == Kind::Archived => {}
+                        Err(error) => return Tried::of_s3(self, role, &state, error),
+                    }
                 }
                 let context = crate::preflight::context(
                     self.key,

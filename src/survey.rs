@@ -340,7 +340,12 @@ pub async fn read(
     };
     match error.kind {
         Kind::NotFound => Found::Absent { deleted: error.delete_marker },
-        Kind::Denied | Kind::KeyDisabled | Kind::KeyState | Kind::KeyNotFound | Kind::Invalid => {
+        Kind::Denied
+        | Kind::Archived
+        | Kind::KeyDisabled
+        | Kind::KeyState
+        | Kind::KeyNotFound
+        | Kind::Invalid => {
             match bucket.head(key).await {
                 Ok(seen) => Found::Unreadable { seen: Box::new(seen), error },
                 Err(head) if head.kind == Kind::NotFound => {

@@ -101,6 +101,8 @@ pub struct Version {
     pub tags: BTreeMap<String, String>,
     /// `None` is STANDARD.
     pub storage_class: Option<String>,
+    /// How far the restore of an archived version is; `None`: never asked for.
+    pub restore: Option<Restore>,
     /// Encrypted with the bucket's S3 Bucket Key.
     pub bucket_key: bool,
     /// Object Lock retention.
@@ -111,6 +113,15 @@ pub struct Version {
     pub checksum_algorithm: Option<String>,
     /// What S3 takes the size for, to show an object over 5 GB without one.
     pub declared_size: Option<u64>,
+}
+
+/// The restore of a version in an archive class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restore {
+    /// It has been asked for, and takes hours.
+    Ongoing,
+    /// There is a copy that can be read, until then (seconds since the epoch).
+    Until(u64),
 }
 
 /// A version's retention.
@@ -182,6 +193,7 @@ impl Version {
             metadata: BTreeMap::new(),
             tags: BTreeMap::new(),
             storage_class: None,
+            restore: None,
             bucket_key: false,
             retention: None,
             legal_hold: false,
@@ -193,6 +205,13 @@ impl Version {
     /// What S3 takes the size for.
     pub fn size(&self) -> u64 {
         self.declared_size.unwrap_or(self.body.len() as u64)
+    }
+
+    /// Whether it is in an archive class and no copy of it can be read now. AWS (User Guide,
+    /// "Restoring an archived object"): GLACIER_IR is read at once.
+    pub fn is_archived(&self) -> bool {
+        let restored = matches!(self.restore, Some(Restore::Until(until)) if until > now());
+        matches!(self.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) && !restored
     }
 
     /// Whether Object Lock protects it now.

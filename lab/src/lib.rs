@@ -46,7 +46,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use buckets::{Bucket, Encryption, Lifecycle, Retention, UpdateEncryption, Version};
+pub use buckets::{Bucket, Encryption, Lifecycle, Restore, Retention, UpdateEncryption, Version};
 pub use cabal::{
     ACTIONS, BUCKET, DEPLOY_ACCOUNT, KEY, REGION, STATE_ACCOUNT, Topology, cabal, key_policy,
 };

@@ -110,6 +110,7 @@ operations! {
     get_object: GetObjectInput => GetObjectOutput = s3_objects::get;
     head_object: HeadObjectInput => HeadObjectOutput = s3_objects::head;
     copy_object: CopyObjectInput => CopyObjectOutput = s3_objects::copy;
+    restore_object: RestoreObjectInput => RestoreObjectOutput = s3_objects::restore;
     delete_object: DeleteObjectInput => DeleteObjectOutput = s3_objects::delete;
     get_object_tagging: GetObjectTaggingInput => GetObjectTaggingOutput = s3_objects::tagging;
     put_object_tagging: PutObjectTaggingInput => PutObjectTaggingOutput = s3_objects::tag;

@@ -7,12 +7,12 @@ use futures_util::StreamExt;
 use s3s::dto::*;
 use s3s::{Body, S3Result, s3_error};
 
-use crate::buckets::{Retention, Version};
+use crate::buckets::{Restore, Retention, Version};
 use crate::query::percent_decoded;
 use crate::s3_checksum::{checksum, sent_checksum};
 use crate::s3_rules::{
-    Call, expected_owner, failed, header, precondition_failed, refuse_customer_key, same_etag, sse,
-    time, write_context,
+    Call, expected_owner, failed, header, precondition_failed, refuse_archived,
+    refuse_customer_key, same_etag, sse, time, write_context,
 };
 use crate::world::{Failure, now};
 
@@ -71,6 +71,7 @@ macro_rules! describe {
             ssekms_key_id: key,
             bucket_key_enabled: version.bucket_key.then_some(true),
             storage_class: version.storage_class.clone().map(|c| StorageClass::from(c)),
+            restore: version.restore.map(restore_header),
             version_id: $id,
             accept_ranges: Some("bytes".into()),
             object_lock_mode: lock.mode,
@@ -92,6 +93,7 @@ pub(crate) fn get(call: Call<'_, GetObjectInput>) -> S3Result<GetObjectOutput> {
     let version = call.find("s3:GetObject", bucket, key, version_id.as_deref())?;
     refuse_customer_key(version)?;
     call.read_conditions(bucket, version)?;
+    refuse_archived(version, "The operation is not valid for the object's storage class")?;
     call.readable(bucket, key, version)?;
     // AWS tells the number of tags only to those who may read them.
     let tagged =
@@ -192,6 +194,7 @@ pub(crate) fn copy(mut call: Call<'_, CopyObjectInput>) -> S3Result<CopyObjectOu
     }
     let source = call.find("s3:GetObject", from, from_key, version_id.as_deref())?.clone();
     refuse_customer_key(&source)?;
+    refuse_archived(&source, "Operation is not valid for the source object's storage class")?;
     call.may_under("s3:PutObject", bucket, Some(key), write_context(headers))?;
     let tags = if header(headers, "x-amz-tagging-directive") == Some("REPLACE") {
         input.tagging.as_deref().map(tags_of).unwrap_or_default()
@@ -341,6 +344,38 @@ pub(crate) fn tag(call: Call<'_, PutObjectTaggingInput>) -> S3Result<PutObjectTa
     let tags = pairs.collect();
     call.world.with_object(bucket, key, |version| version.tags = tags);
     Ok(PutObjectTaggingOutput::default())
+}
+
+/// AWS, RestoreObject: makes a copy that can be read for so many days. There it takes hours.
+pub(crate) fn restore(call: Call<'_, RestoreObjectInput>) -> S3Result<RestoreObjectOutput> {
+    let RestoreObjectInput { bucket, key, version_id, restore_request, .. } = call.input;
+    let version = call.find("s3:RestoreObject", bucket, key, version_id.as_deref())?;
+    let id = version.version_id.clone();
+    if !version.is_archived() && version.restore.is_none() {
+        let message = "Restore is not allowed for the object's current storage class";
+        return Err(failed(Failure::new("InvalidObjectState", 403, message)));
+    }
+    if version.restore == Some(Restore::Ongoing) {
+        let message = "Object restore is already in progress";
+        return Err(failed(Failure::new("RestoreAlreadyInProgress", 409, message)));
+    }
+    let days = restore_request.as_ref().and_then(|request| request.days).unwrap_or(0);
+    let days = u64::try_from(days).ok().filter(|days| *days > 0);
+    let days = days.ok_or_else(|| s3_error!(MalformedXML))?;
+    let versions = call.world.bucket_mut(bucket).objects.get_mut(key).into_iter().flatten();
+    for version in versions.filter(|version| version.version_id == id) {
+        version.restore = Some(Restore::Until(now() + days * 86_400));
+    }
+    Ok(RestoreObjectOutput::default())
+}
+
+/// `x-amz-restore`, as AWS writes it (API Reference, HeadObject).
+fn restore_header(restore: Restore) -> String {
+    let Restore::Until(until) = restore else { return "ongoing-request=\"true\"".to_owned() };
+    let mut date = Vec::new();
+    let _ = time(until).format(TimestampFormat::HttpDate, &mut date);
+    let date = String::from_utf8_lossy(&date);
+    format!("ongoing-request=\"false\", expiry-date=\"{date}\"")
 }
 
 fn class(class: Option<&StorageClass>) -> Option<String> {

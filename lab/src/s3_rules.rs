@@ -241,6 +241,14 @@ pub(crate) fn refuse_customer_key(version: &Version) -> S3Result<()> {
     Ok(())
 }
 
+/// AWS, GetObject and CopyObject: what is archived is restored first. HEAD needs no restore.
+pub(crate) fn refuse_archived(version: &Version, message: &str) -> S3Result<()> {
+    match version.is_archived() {
+        true => Err(failed(Failure::new("InvalidObjectState", 403, message))),
+        false => Ok(()),
+    }
+}
+
 pub(crate) fn precondition_failed() -> S3Error {
     failed(Failure::new(
         "PreconditionFailed",

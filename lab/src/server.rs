@@ -473,6 +473,7 @@ fn s3_operation(
         ("HEAD", true) => "HeadObject",
         ("PUT", true) if headers.contains_key("x-amz-copy-source") => "CopyObject",
         ("PUT", true) => "PutObject",
+        ("POST", true) if has("restore") => "RestoreObject",
         ("DELETE", true) => "DeleteObject",
         ("HEAD", false) => "HeadBucket",
         ("GET", false) if has("list-type") => "ListObjectsV2",

@@ -23,6 +23,8 @@ pub enum Kind {
     NoBucket,
     /// Some policy does not allow it.
     Denied,
+    /// The object is in an archive class or tier, and not restored.
+    Archived,
     /// A condition of the request does not hold any more (412).
     ConditionFailed,
     /// Another write was under way (409).
@@ -181,6 +183,8 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
         Some("NoSuchBucket") => Kind::NoBucket,
         Some("NoSuchKey" | "NoSuchVersion" | "NotFound") => Kind::NotFound,
         Some("AccessDenied" | "AccessDeniedException" | "AllAccessDisabled") => Kind::Denied,
+        // GetObject and RestoreObject have the one, CopyObject the other (S3 API Reference).
+        Some("InvalidObjectState" | "ObjectNotInActiveTierError") => Kind::Archived,
         Some("PreconditionFailed") => Kind::ConditionFailed,
         Some("ConditionalRequestConflict" | "OperationAborted") => Kind::Conflict,
         Some("KMS.DisabledException" | "DisabledException") => Kind::KeyDisabled,
@@ -275,6 +279,8 @@ mod tests {
             (Some("NoSuchBucket"), 404, Kind::NoBucket),
             (Some("AccessDenied"), 403, Kind::Denied),
             (None, 403, Kind::Denied),
+            (Some("InvalidObjectState"), 403, Kind::Archived),
+            (Some("ObjectNotInActiveTierError"), 403, Kind::Archived),
             (Some("KMS.DisabledException"), 400, Kind::KeyDisabled),
             (Some("KMS.KMSInvalidStateException"), 400, Kind::KeyState),
             (Some("KMS.NotFoundException"), 400, Kind::KeyNotFound),

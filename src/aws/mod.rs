@@ -38,7 +38,7 @@ pub use iam::{Lack, NotAllowed};
 pub use key_admin::{Grant, Rotation};
 pub use kms::{DryRun, KeyDescription, Keys};
 pub use object::{
-    Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, Share, WriteAs,
+    Archive, Attributes, Budget, Copied, Download, Held, Hold, Seen, ServerSide, Share, WriteAs,
 };
 pub use s3::Bucket;
 

@@ -71,6 +71,17 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Its storage class, where objects of that class are read only after a restore.
+    pub fn archive_class(&self) -> Option<&str> {
+        self.storage_class.as_deref().filter(|class| is_archive_class(class))
+    }
+
+    /// The storage class to write it in: its own, but for an archive class, in which the new
+    /// object could not be read; `None` is STANDARD.
+    pub fn written_class(&self) -> Option<&str> {
+        self.storage_class.as_deref().filter(|class| !is_archive_class(class))
+    }
+
     /// The retention, if it lasts: mode and end. S3 refuses one that ends in the past.
     pub(super) fn lasting_retention(&self) -> Option<(&str, DateTime)> {
         let (mode, until) = self.retention.as_ref()?;
@@ -97,6 +108,39 @@ impl Attributes {
     }
 }
 
+/// How an object stands that cannot be read before it is restored (S3 User Guide, "Restoring an
+/// archived object").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archive {
+    /// No restore has been asked for, or its copy has expired.
+    Stored,
+    /// A restore is under way.
+    Restoring,
+    /// A copy can be read for a time.
+    Restored,
+}
+
+/// GLACIER_IR is read at once.
+fn is_archive_class(class: &str) -> bool {
+    matches!(class, "GLACIER" | "DEEP_ARCHIVE")
+}
+
+/// What the headers say of an archived object: its class, x-amz-archive-status (Intelligent-Tiering)
+/// and x-amz-restore.
+pub(super) fn archive(class: &str, tier: Option<&str>, restore: Option<&str>) -> Option<Archive> {
+    if tier.is_none() && !is_archive_class(class) {
+        return None;
+    }
+    let says = |text| restore.is_some_and(|restore| restore.contains(text));
+    Some(if says("ongoing-request=\"true\"") {
+        Archive::Restoring
+    } else if says("ongoing-request=\"false\"") {
+        Archive::Restored
+    } else {
+        Archive::Stored
+    })
+}
+
 /// An object as a HEAD shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -111,6 +155,8 @@ pub struct Seen {
     pub last_modified: Option<String>,
     /// Its encryption.
     pub server_side: ServerSide,
+    /// Whether it is archived; a GET does not tell of Intelligent-Tiering.
+    pub archive: Option<Archive>,
     /// All the rest.
     pub attributes: Attributes,
 }
@@ -262,6 +308,7 @@ mod tests {
             size: 0,
             last_modified: None,
             server_side: ServerSide::S3,
+            archive: None,
             attributes: Attributes::default(),
         };
         for (id, on, off) in [
@@ -270,6 +317,24 @@ mod tests {
             (None, Some("null"), None),
         ] {
             assert_eq!((seen(id).outlives(true), seen(id).outlives(false)), (on, off), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn headers_tell_what_is_archived() {
+        let ongoing = Some("ongoing-request=\"true\"");
+        let done = Some("ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\"");
+        for (class, tier, restore, expected) in [
+            ("STANDARD", None, None, None),
+            ("GLACIER_IR", None, None, None),
+            ("INTELLIGENT_TIERING", None, None, None),
+            ("GLACIER", None, None, Some(Archive::Stored)),
+            ("DEEP_ARCHIVE", None, ongoing, Some(Archive::Restoring)),
+            ("GLACIER", None, done, Some(Archive::Restored)),
+            ("INTELLIGENT_TIERING", Some("ARCHIVE_ACCESS"), None, Some(Archive::Stored)),
+            ("INTELLIGENT_TIERING", Some("ARCHIVE_ACCESS"), ongoing, Some(Archive::Restoring)),
+        ] {
+            assert_eq!(archive(class, tier, restore), expected, "{class} {tier:?} {restore:?}");
         }
     }
 

@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 
 use super::error::classify;
 use super::object::{
-    Attributes, BEGINNING, Budget, Copied, Download, Held, Hold, Seen, Share, WriteAs, server_side,
+    Attributes, BEGINNING, Budget, Copied, Download, Held, Hold, Seen, Share, WriteAs, archive,
+    server_side,
 };
 use super::{AwsError, Kind};
 use crate::names::percent_encoded;
@@ -234,7 +235,8 @@ impl Bucket {
     /// a write can come between S3's reading and writing.
     ///
     /// S3 keeps metadata, headers, tags and the checksum's algorithm by itself (metadata
-    /// directive COPY); storage class, redirect and Object Lock have to be said again.
+    /// directive COPY); storage class, redirect and Object Lock have to be said again. What is
+    /// in an archive class goes to STANDARD.
     ///
     /// # Errors
     /// As classified; [`Kind::ConditionFailed`] or [`Kind::Conflict`] after another write.
@@ -260,7 +262,7 @@ impl Bucket {
             .metadata_directive(MetadataDirective::Copy)
             .server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key)
-            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_storage_class(attributes.written_class().map(StorageClass::from))
             .set_website_redirect_location(attributes.redirect.clone())
             .set_object_lock_mode(mode)
             .set_object_lock_retain_until_date(until)
@@ -303,7 +305,7 @@ impl Bucket {
             .metadata_directive(MetadataDirective::Copy)
             .server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key)
-            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_storage_class(attributes.written_class().map(StorageClass::from))
             .set_website_redirect_location(attributes.redirect.clone())
             .set_object_lock_mode(mode)
             .set_object_lock_retain_until_date(until)
@@ -350,7 +352,7 @@ impl Bucket {
             .set_expires(
                 header("Expires").and_then(|at| DateTime::from_str(&at, Format::HttpDate).ok()),
             )
-            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_storage_class(attributes.written_class().map(StorageClass::from))
             .set_website_redirect_location(attributes.redirect.clone())
             .set_object_lock_mode(mode)
             .set_object_lock_retain_until_date(until)
@@ -435,7 +437,7 @@ fn broken_body() -> AwsError {
 
 /// The outputs of GET and HEAD are two types with the same fields.
 macro_rules! seen {
-    ($answer:expr) => {{
+    ($answer:expr, $tier:expr) => {{
         let answer = $answer;
         let text = |value: Option<&str>| value.filter(|v| !v.is_empty()).map(str::to_owned);
         let headers = [
@@ -459,6 +461,11 @@ macro_rules! seen {
                 answer.server_side_encryption(),
                 answer.ssekms_key_id(),
                 answer.sse_customer_algorithm(),
+            ),
+            archive: archive(
+                answer.storage_class().map_or("", |class| class.as_str()),
+                $tier,
+                answer.restore(),
             ),
             attributes: Attributes {
                 content_type: text(answer.content_type()),
@@ -485,11 +492,11 @@ macro_rules! seen {
 }
 
 fn seen_by_get(answer: &GetObjectOutput) -> Seen {
-    seen!(answer)
+    seen!(answer, None)
 }
 
 fn seen_by_head(answer: &HeadObjectOutput) -> Seen {
-    seen!(answer)
+    seen!(answer, answer.archive_status().map(|tier| tier.as_str()))
 }
 
 #[cfg(test)]

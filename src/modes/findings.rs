@@ -8,7 +8,7 @@ use crate::aws::{AwsError, Kind, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::denials::Remedies;
 use crate::history::History;
-use crate::names::{KeyArn, printable};
+use crate::names::{KeyArn, is_plain, printable};
 use crate::plan::{self, Goal, Plan, Step};
 use crate::rekey::{Outcome, Untouched};
 use crate::report::{Action, Encryption, ObjectReport};
@@ -68,6 +68,7 @@ pub fn settled(
             read(row, after);
             row.action = Action::Rekeyed;
             row.same_content = Some(true);
+            row.detail = other_class(state, after);
             return None;
         }
         Outcome::ByAnother(after) => {
@@ -96,9 +97,10 @@ pub fn settled(
             read(row, now);
             row.action = Action::Restored;
             row.same_content = Some(changed.is_empty());
-            let but = match changed.as_slice() {
-                [] => String::new(),
-                what => format!(", but does not have the same {}", what.join(", ")),
+            let but = match (changed.as_slice(), other_class(state, now)) {
+                ([], None) => String::new(),
+                ([], Some(class)) => format!("; {class}"),
+                (what, _) => format!(", but does not have the same {}", what.join(", ")),
             };
             (
                 FailureReason::Restored,
@@ -165,6 +167,14 @@ pub fn settled(
     Some(Failure::new(reason, message, remedy))
 }
 
+/// Its storage class, where a write has changed it.
+fn other_class(state: &State, now: &Readable) -> Option<String> {
+    let class = |class: &Option<String>| printable(class.as_deref().unwrap_or("STANDARD"));
+    let was = class(&state.found.seen()?.attributes.storage_class);
+    let is = class(&now.seen.attributes.storage_class);
+    (was != is).then(|| format!("its storage class was {was} and is {is} now"))
+}
+
 /// What was read before is not what is there.
 fn unread(row: &mut ObjectReport) {
     (row.after, row.read_at, row.version_id) = (None, None, None);
@@ -219,6 +229,7 @@ fn untouched(
                     let old = old.unwrap_or_default();
                     format!("{nothing_lost}.{old}\n\n{}", remedies.of(error))
                 }
+                Kind::Archived => plan::restore(state, &remedies.bucket),
                 Kind::NotImplemented => {
                     format!("{nothing_lost}. The server does not know conditional copies")
                 }
@@ -260,6 +271,11 @@ fn untouched(
             format!("{name} was not touched: another writer has made it {why}"),
             "Find out which run wrote it; mode `plan` says what to do about it".to_owned(),
         ),
+        Untouched::Unreadable(error) if error.kind == Kind::Archived => (
+            FailureReason::StateUnreadable,
+            format!("{name} has been archived since it was read ({error})"),
+            plan::restore(state, &remedies.bucket),
+        ),
         Untouched::Unreadable(error) => (
             FailureReason::StateUnreadable,
             format!("{name} could not be read any more ({error})"),
@@ -285,10 +301,7 @@ pub fn way_back(state: &State, history: Option<&History>, bucket: &str) -> Strin
     let written = old.version.written_at.as_deref().unwrap_or("an unknown date");
     let id = printable(&old.version.id);
     let version = format!("{begin}: {id}, {}, written {written}", plan::describe(&old.encryption));
-    // A command to be pasted holds nothing that a shell or an address would take for more.
-    let plain =
-        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b));
-    if !plain(&state.key) || !plain(&old.version.id) {
+    if !is_plain(&state.key) || !is_plain(&old.version.id) {
         return version;
     }
     format!(

@@ -98,6 +98,14 @@ impl Run<'_> {
                 let keys = looked.aws.keys();
                 self.look_at_old_versions_again(&looked.bucket, &keys, &states, history).await;
             }
+            if !all.archived.is_empty() {
+                report.warnings.push(format!(
+                    "{} archived noncurrent versions stay readable without the key, since S3 does not re-encrypt \
+                     them: {}. Restore them (aws s3api restore-object --version-id) and re-run, or let them age out",
+                    all.archived.len(),
+                    some_of(all.archived, 10, ", ")
+                ));
+            }
             if !all.problems.is_empty() {
                 report.failures.push(Failure::new(
                     FailureReason::HistoryRekey,

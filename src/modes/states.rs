@@ -5,7 +5,7 @@ use super::backend_files::Files;
 use super::job::{Job, has_version};
 use super::looked::Looked;
 use super::{Run, aws_failure, findings};
-use crate::aws::{Aws, Keys};
+use crate::aws::{Aws, Keys, Kind};
 use crate::check::{CheckId, Failure, FailureReason, Status};
 use crate::denials::Remedies;
 use crate::doctor::{self, Silence, Subject};
@@ -71,7 +71,8 @@ impl Run<'_> {
         let rows = looked.survey.states.iter().zip(&plan.steps);
         report.objects = rows.map(|(state, step)| findings::surveyed(state, step)).collect();
         for state in &looked.survey.states {
-            if let (Found::Unreadable { seen, .. }, Some(_)) = (&state.found, goal.key())
+            if let (Found::Unreadable { seen, error }, Some(_)) = (&state.found, goal.key())
+                && error.kind != Kind::Archived
                 && goal.rewrite(&seen.server_side).is_none()
             {
                 let history = looked.history.as_ref();
@@ -173,6 +174,7 @@ impl Run<'_> {
         Remedies {
             principal: preflight::words(caller),
             key_policy: goal.key().map(preflight::key_policy_of).unwrap_or_default(),
+            bucket: request.bucket.clone(),
             bucket_policy: format!("the bucket policy of {}{of_owner}", request.bucket),
             key: None,
             s3: in_bucket.remedy(),

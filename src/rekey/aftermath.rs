@@ -284,11 +284,14 @@ fn with_customer_key() -> AwsError {
 /// What two readings of a state do not have in common, apart from body and encryption.
 fn differences(before: &Readable, after: &Readable) -> Vec<&'static str> {
     let (was, is) = (&before.seen.attributes, &after.seen.attributes);
+    // In place it stays in an archive class, a copy of it does not.
+    let keeps_class =
+        was.storage_class == is.storage_class || was.written_class() == is.storage_class.as_deref();
     let compared = [
         (was.content_type == is.content_type, "Content-Type"),
         (was.metadata == is.metadata, "metadata"),
         (was.headers == is.headers, "headers"),
-        (was.storage_class == is.storage_class, "storage class"),
+        (keeps_class, "storage class"),
         (was.redirect == is.redirect, "website redirect"),
         (before.tags == after.tags, "tags"),
         (is.is_locked_like(was), "Object Lock"),

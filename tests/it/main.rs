@@ -6,6 +6,7 @@
 mod common;
 
 mod apply;
+mod archived;
 mod arguments;
 mod backend;
 mod backend_by_hand;

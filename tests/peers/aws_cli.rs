@@ -69,3 +69,30 @@ async fn the_runbooks_verification() {
         let _ = std::fs::remove_file(body);
     });
 }
+
+/// The command that a run names for an archived state restores it, and the next run re-keys it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archived_state_is_restored_and_re_keyed() {
+    if peer("aws").is_none() {
+        return;
+    }
+    let (lab, key) = lab(Topology::Roles).await;
+    lab.world().put_object(BUCKET, KEYS[0], state(1), Encryption::SseS3);
+    lab.world().with_object(BUCKET, KEYS[0], |v| v.storage_class = Some("GLACIER".into()));
+    tokio::task::block_in_place(|| {
+        let workspace = workspace();
+        let apply = || workspace.run(&step(&lab, "deploy", "apply", &key));
+        let ran = apply().red("state-unreadable");
+        let command = ran.log.split("aws s3api restore-object ").nth(1).unwrap();
+        let command = command.split(['\n', '%']).next().unwrap();
+        let command: Vec<&str> =
+            ["s3api", "restore-object"].into_iter().chain(command.split_whitespace()).collect();
+        let (code, text) = aws(&lab, "admin", &command);
+        assert_eq!(code, 0, "{command:?}: {text}");
+        let _ = apply().green();
+    });
+    let world = lab.world();
+    let now = world.current(BUCKET, KEYS[0]).unwrap();
+    assert_eq!((now.body.to_vec(), &now.storage_class), (state(1), &None));
+    assert_eq!(now.encryption, Encryption::Kms { key });
+}

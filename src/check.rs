@@ -90,6 +90,8 @@ named! {
         GateOpen = "gate-open", "a state can be read without a grant on the key";
         GateInconclusive = "gate-inconclusive", "the named gate probe could not tell";
         RunInFlight = "run-in-flight", "another workflow run may be writing the states, or nobody could look";
+        CheckFailed = "check-failed", "a check failed";
+        VersionsExposed = "versions-exposed", "a noncurrent version is readable without the key, or was not looked at";
         HistoryRekey = "history-rekey-failed", "an old version could not be re-keyed in place";
         BucketMissing = "bucket-missing", "the bucket does not exist";
         WrongBucketOwner = "wrong-bucket-owner", "the bucket belongs to another account than expected";

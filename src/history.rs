@@ -228,7 +228,11 @@ impl History {
             self.exposed().map(|old| old.version.written_at.as_deref()).collect();
         let exposed = dates.len();
         let mut evidence = match exposed {
-            0 => format!("none of {all} old versions is readable without a KMS key"),
+            0 if all == 0 && self.incomplete.is_empty() => {
+                "there are no noncurrent versions".to_owned()
+            }
+            0 if all == 0 => "noncurrent versions were not looked at".to_owned(),
+            0 => format!("none of {all} noncurrent versions is readable without a KMS key"),
             n => {
                 dates.sort_unstable();
                 let mut known = dates.iter().flatten();
@@ -237,7 +241,7 @@ impl History {
                     (Some(first), Some(last)) => format!(", written {first} to {last}"),
                     _ => String::new(),
                 };
-                format!("{n} of {all} old versions are readable without the key{span}")
+                format!("{n} of {all} noncurrent versions are readable without the key{span}")
             }
         };
         let by_aws = self.exposed().filter(|old| old.encryption.kms_key().is_some()).count();
@@ -266,12 +270,18 @@ impl History {
         }
     }
 
-    /// The output `exposed-versions`; empty when not even that much is known.
+    /// The output `exposed-versions`; empty when some could not be looked at, of which this run
+    /// may have made one itself: the next run would count differently.
     pub fn output(&self) -> String {
-        match self.exposed().count() {
-            0 if !self.gaps().is_empty() => String::new(),
-            n => n.to_string(),
+        match self.gaps().is_empty() {
+            true => self.exposed().count().to_string(),
+            false => String::new(),
         }
+    }
+
+    /// All versions were looked at, and none is readable without the key.
+    pub fn is_closed(&self) -> bool {
+        self.gaps().is_empty() && self.exposed().next().is_none()
     }
 }
 

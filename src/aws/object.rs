@@ -155,6 +155,8 @@ pub struct Seen {
     pub last_modified: Option<String>,
     /// Its encryption.
     pub server_side: ServerSide,
+    /// What S3 says of its replication; `None`: no rule takes it (x-amz-replication-status).
+    pub replication: Option<String>,
     /// Whether it is archived; a GET does not tell of Intelligent-Tiering.
     pub archive: Option<Archive>,
     /// All the rest.
@@ -308,6 +310,7 @@ mod tests {
             size: 0,
             last_modified: None,
             server_side: ServerSide::S3,
+            replication: None,
             archive: None,
             attributes: Attributes::default(),
         };

@@ -462,6 +462,7 @@ macro_rules! seen {
                 answer.ssekms_key_id(),
                 answer.sse_customer_algorithm(),
             ),
+            replication: text(answer.replication_status().map(|status| status.as_str())),
             archive: archive(
                 answer.storage_class().map_or("", |class| class.as_str()),
                 $tier,

@@ -11,7 +11,7 @@ use super::api::{Api, ApiError};
 use super::runs::entries;
 use crate::inputs::{Environment, Request};
 use crate::names::percent_encoded;
-use crate::report::{Action, FileAction, Report};
+use crate::report::{Action, FileAction, Report, Verdict};
 
 /// GitHub's limit for a check run's summary (characters).
 const SUMMARY_LIMIT: usize = 65_535;
@@ -139,6 +139,7 @@ fn conclusion(report: &Report) -> &'static str {
     match report.failures.first() {
         Some(first) if first.reason == Cancelled => "cancelled",
         Some(_) => "failure",
+        None if matches!(report.verdict, Some(Verdict::Partly | Verdict::Unprotected)) => "neutral",
         None if report.verified || report.changed => "success",
         None if report.backend_files.iter().any(|file| file.action == FileAction::Unchanged) => {
             "success"

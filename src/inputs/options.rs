@@ -155,6 +155,8 @@ spelled! {
         Report = "report",
         /// Re-key them in place, where AWS allows it.
         Rekey = "rekey",
+        /// Fail where one is left, or was not looked at.
+        Require = "require",
         /// Nothing.
         Off = "off",
     }

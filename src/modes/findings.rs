@@ -316,8 +316,14 @@ pub fn skipped(row: &mut ObjectReport, why: &str) {
     row.detail = Some(why.to_owned());
 }
 
-/// The checks on the states, from their rows.
-pub fn object_checks(goal: &Goal, rows: &[ObjectReport], plan: &Plan) -> Vec<Check> {
+/// The checks on the states, from their rows. `previews`: what is still to be re-keyed is no
+/// failure.
+pub fn object_checks(
+    goal: &Goal,
+    rows: &[ObjectReport],
+    plan: &Plan,
+    previews: bool,
+) -> Vec<Check> {
     let present: Vec<&ObjectReport> = rows.iter().filter(|r| r.action != Action::Absent).collect();
     if present.is_empty() {
         let nothing = "there is no state yet";
@@ -360,6 +366,13 @@ pub fn object_checks(goal: &Goal, rows: &[ObjectReport], plan: &Plan) -> Vec<Che
             } else {
                 Check::new(CheckId::ObjectEncrypted, Status::Pass, "no key is asked for")
             });
+        }
+    }
+    let previewed = previews && plan.refusals.is_empty();
+    for check in checks.iter_mut().filter(|check| check.id != CheckId::ObjectReadable) {
+        if check.status == Status::Fail && previewed {
+            check.status = Status::Warn;
+            check.evidence.push_str("; apply would re-key them");
         }
     }
     let compared: Vec<bool> = rows.iter().filter_map(|row| row.same_content).collect();

@@ -120,7 +120,18 @@ impl Run<'_> {
             report.warnings.push(format!("`history: rekey` did nothing: {why}"));
         }
         report.exposed_versions = history.output();
-        report.checks.push(history.check(&self.request.bucket, &states));
+        let check = history.check(&self.request.bucket, &states);
+        let required = self.request.history == HistoryMode::Require && !history.is_closed();
+        if required && matches!(self.request.mode, Mode::Apply | Mode::Verify) {
+            report.failures.push(Failure::new(
+                FailureReason::VersionsExposed,
+                format!("`history: require`: {}", check.evidence),
+                check.remedy.clone().unwrap_or_else(|| {
+                    "Grant s3:ListBucketVersions on the bucket, and s3:GetObjectVersion on the states".to_owned()
+                }),
+            ));
+        }
+        report.checks.push(check);
     }
 
     /// Lists and looks at the old versions of these states anew, which others, or a restore,

@@ -6,7 +6,7 @@ use super::job::{Job, has_version};
 use super::looked::Looked;
 use super::{Run, aws_failure, findings};
 use crate::aws::{Aws, Keys, Kind};
-use crate::check::{CheckId, Failure, FailureReason, Status};
+use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::denials::Remedies;
 use crate::doctor::{self, Silence, Subject};
 use crate::gate::Gate;
@@ -126,7 +126,8 @@ impl Run<'_> {
         if locked {
             Box::pin(self.carry_out(report, &mut looked, &plan, access, &remedies)).await;
         }
-        let checks = findings::object_checks(goal, &report.objects, &plan);
+        let checks =
+            findings::object_checks(goal, &report.objects, &plan, request.mode == Mode::Plan);
         report.checks.extend(checks);
         if let Some(mut history) = looked.history.take() {
             let proven = access == Some(Access::Proven);
@@ -215,6 +216,12 @@ impl Run<'_> {
         let (survey, versioned) = (&looked.survey, looked.versioned());
         let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at, versioned));
         let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
+        if !is_needed(survey, writes) {
+            let of_grant = [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy];
+            let failed =
+                |check: &&mut Check| of_grant.contains(&check.id) && check.status == Status::Fail;
+            report.checks.iter_mut().filter(failed).for_each(|check| check.status = Status::Warn);
+        }
         refusals.extend(access_refusals(about_key, goal, survey, writes, untried, remedies));
         if let Some(settings) = &looked.settings {
             let checks = doctor::bucket_checks(settings, &known.subject(self, goal, looked));
@@ -405,6 +412,11 @@ impl Run<'_> {
     }
 }
 
+/// Whether this principal needs all grants on the key: it re-keys, or reads no state without.
+fn is_needed(survey: &Survey, writes: bool) -> bool {
+    writes || !survey.states.iter().any(|state| matches!(state.found, Found::Readable(_)))
+}
+
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be
 /// re-keyed and the states are read, they are a finding and no failure, so that a
 /// principal that only reads can run `verify`.
@@ -417,8 +429,7 @@ fn access_refusals(
     untried: bool,
     remedies: &Remedies,
 ) -> Vec<Failure> {
-    let reads = survey.states.iter().any(|state| matches!(state.found, Found::Readable(_)));
-    let needed = writes || !reads;
+    let needed = is_needed(survey, writes);
     let mut kept: Vec<Failure> = refusals
         .into_iter()
         .filter(|refusal| needed || refusal.reason != FailureReason::KeyDenied)
@@ -492,6 +503,12 @@ impl Known {
             partition: looked.partition(goal),
             states: &self.states,
             silent: &self.silent,
+            replicated: looked
+                .survey
+                .states
+                .iter()
+                .filter_map(|state| state.found.seen()?.replication.as_ref())
+                .count(),
             locked: &self.locked,
             locks: self.locks,
             acl: request.acl.as_deref(),

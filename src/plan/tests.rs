@@ -23,6 +23,7 @@ fn seen(server_side: ServerSide, size: u64) -> Seen {
         size,
         last_modified: None,
         server_side,
+        replication: None,
         archive: None,
         attributes: Attributes::default(),
     }

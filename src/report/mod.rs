@@ -3,6 +3,7 @@
 
 mod escape;
 mod summary;
+mod verdict;
 
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +12,10 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 
 pub use summary::{JOB_SUMMARY, markdown};
+pub use verdict::Verdict;
 
 use crate::aws::{Caller, ServerSide};
-use crate::check::{Check, CheckId, Failure, Status};
+use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::gate::Gate;
 use crate::inputs::Mode;
 use crate::names::KeyArn;
@@ -41,7 +43,12 @@ pub struct Report {
     pub requests: u64,
     /// What the states are to be.
     pub target: Target,
-    /// Every check that was asked for came out well, with at least one state seen.
+    /// How far the states are protected; `None` where none was to be.
+    pub verdict: Option<Verdict>,
+    /// What keeps the verdict from being `protected`.
+    pub left_open: Vec<String>,
+    /// At least one current state was seen, each was read back under the wanted encryption, and
+    /// no check failed. Says nothing of noncurrent versions: see [`Report::verdict`].
     pub verified: bool,
     /// Something was written: a file or a state.
     pub changed: bool,
@@ -275,6 +282,8 @@ impl Report {
             seconds: 0.0,
             requests: 0,
             target: Target { encryption: "unset", kms_key_arn: None },
+            verdict: None,
+            left_open: Vec::new(),
             verified: false,
             changed: false,
             expects_by_pattern: false,
@@ -309,6 +318,23 @@ impl Report {
         if let Some(key) = &self.key {
             self.verified = self.failures.is_empty() && key.steps.iter().all(|step| step.done);
             return;
+        }
+        // Whatever the check is about: what has failed is no success.
+        if self.failures.is_empty() {
+            let failed = self.checks.iter().filter(|check| check.status == Status::Fail);
+            let failed: Vec<Failure> = failed.map(failure_of).collect();
+            self.failures = failed;
+        }
+        (self.verdict, self.left_open) = verdict::of(self);
+        match self.verdict {
+            Some(Verdict::Partly) => {
+                self.warnings.push(format!("partly protected: {}", self.left_open.join("; ")));
+            }
+            Some(Verdict::Unprotected) => self.warnings.push(
+                "unprotected on purpose: the states are under SSE-S3, so whoever has s3:GetObject reads them"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         self.verified = self.failures.is_empty()
             && self.objects.iter().any(|object| object.after.is_some())
@@ -369,6 +395,7 @@ impl Report {
             ("backend-files", files.join("\n")),
             ("changed", self.changed.to_string()),
             ("rekeyed", rekeyed.to_string()),
+            ("verdict", self.verdict.map_or("", Verdict::id).to_owned()),
             ("verified", self.verified.to_string()),
             ("gate", self.gate.id().to_owned()),
             ("exposed-versions", self.exposed_versions.clone()),
@@ -389,6 +416,17 @@ impl Report {
     pub fn check(&self, id: CheckId) -> Option<&Check> {
         self.checks.iter().find(|check| check.id == id)
     }
+}
+
+/// A check that failed though nothing else did.
+fn failure_of(check: &Check) -> Failure {
+    let message = format!("{}: {}", check.id.id(), check.evidence);
+    let remedy = check.remedy.clone().unwrap_or_else(|| "See the check in the summary".to_owned());
+    let reason = match check.id {
+        CheckId::KeyPolicy => FailureReason::GateOpen,
+        _ => FailureReason::CheckFailed,
+    };
+    Failure::new(reason, message, remedy)
 }
 
 impl Default for Report {

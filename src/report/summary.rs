@@ -1,7 +1,7 @@
 //! The job summary: the verdict first, then what it rests on.
 
 use super::escape::{block, code, label, text};
-use super::{Action, Encryption, FileAction, FileReport, ObjectReport, Report};
+use super::{Action, Encryption, FileAction, FileReport, ObjectReport, Report, Verdict};
 use crate::check::{CheckId, Status};
 use crate::inputs::Mode;
 
@@ -86,17 +86,24 @@ fn verdict(report: &Report) -> String {
                 backend_files(files)
             ),
         },
-        (None, _) if !report.verified => {
-            format!("⚠️ {mode}: done, but not everything could be verified")
-        }
-        (None, _) => {
-            let what = match report.target.encryption {
-                "aws:kms" => "under the customer-managed key, read back and unchanged",
-                "AES256" => "back under SSE-S3, read back and unchanged",
-                _ => "readable; no key is asked for",
-            };
-            format!("✅ verified: {states} {what}")
-        }
+        (None, _) => match report.verdict {
+            Some(Verdict::Protected) => format!(
+                "✅ protected: {states} under the customer-managed key, read back and unchanged"
+            ),
+            Some(Verdict::Partly) => {
+                let open = report.left_open.first().map_or("", String::as_str);
+                format!(
+                    "⚠️ partly protected: {states} under the customer-managed key, read back and unchanged; \
+                     but {}",
+                    text(&clip(open, 200))
+                )
+            }
+            Some(Verdict::Unprotected) => format!(
+                "⚠️ unprotected on purpose: {states} back under SSE-S3, read back and unchanged"
+            ),
+            _ if report.verified => format!("✅ {states} readable; no key is asked for"),
+            _ => format!("⚠️ {mode}: done, but not everything could be verified"),
+        },
     };
     let environment = report.environment.as_deref().unwrap_or("?");
     format!("## Terraform state of {}\n\n### {line}\n\n", text(environment))

@@ -34,6 +34,7 @@ mod regions;
 mod round_trips;
 mod state_keys;
 mod topologies;
+mod verdicts;
 mod workspaces;
 
 use common::bench;

@@ -52,7 +52,7 @@ async fn the_summary_of_a_migration() {
     validate(&ran);
     let summary = steady(&ran.summary);
     for part in [
-        "### ✅ verified: 2 states under the customer-managed key, read back and unchanged",
+        "### ⚠️ partly protected: 2 states under the customer-managed key, read back and unchanged; but ",
         "| infra | <code>production</code> | AES256 → aws:kms |",
         "```mermaid",
         "Older versions of a re-keyed state stay readable",

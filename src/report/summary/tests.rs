@@ -84,7 +84,11 @@ fn the_verdict_comes_first() {
     assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚪ no state exists yet"));
     report.objects = vec![object("production")];
     report.verified = true;
-    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ verified: state readable"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ state readable; no key"));
+    report.verdict = Some(Verdict::Protected);
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ protected: state under"));
+    report.verdict = Some(Verdict::Partly);
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚠️ partly protected: state"));
     report.failures.push(Failure::new(FailureReason::Drift, "m", "r"));
     assert!(
         markdown(&report, "r", JOB_SUMMARY)

@@ -152,6 +152,8 @@ fn article(name: &str) -> String {
 pub struct Remedies {
     /// The principal, with its account.
     pub principal: String,
+    /// The principal's account; empty where it is not known.
+    pub account: String,
     /// The key policy, with its account.
     pub key_policy: String,
     /// The bucket's name, for commands.
@@ -245,6 +247,7 @@ mod tests {
     fn a_refusal_of_s3_is_told_from_one_of_kms() {
         let remedies = Remedies {
             principal: "P".into(),
+            account: String::new(),
             key_policy: "the key policy of K".into(),
             bucket: "B".into(),
             bucket_policy: "the bucket policy of B".into(),

@@ -56,8 +56,7 @@ pub fn bucket_checks(settings: &Settings, subject: &Subject<'_>) -> Vec<Check> {
 }
 
 fn unknown(id: CheckId, error: &AwsError) -> Check {
-    let code = error.code.as_deref().unwrap_or("no answer");
-    Check::new(id, Status::Unknown, format!("unknown (needs {}; {code})", error.operation))
+    Check::new(id, Status::Unknown, format!("unknown ({})", error.lack()))
 }
 
 fn versioning(on: &Result<bool, AwsError>, subject: &Subject<'_>) -> Check {
@@ -242,8 +241,8 @@ fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {
         // S3 says it of each object that a rule takes, to whoever reads it (S3 User Guide,
         // "Getting replication status information").
         Err(error) if subject.replicated == 0 && !subject.states.is_empty() => {
-            let needs = error.operation;
-            let evidence = format!("no state has a replication status (the rules need {needs})");
+            let evidence =
+                format!("no state has a replication status (the rules: {})", error.lack());
             return Check::new(id, Status::Pass, evidence);
         }
         Err(error) => return unknown(id, error),

@@ -84,7 +84,7 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
                 todo.extend(versions.into_iter().map(|version| (key.clone(), version)));
             }
             Err(error) => {
-                history.incomplete.insert(key, needs(error.operation, &error));
+                history.incomplete.insert(key, error.lack());
             }
         }
     }
@@ -102,15 +102,13 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
             // It was there when it was listed: a lifecycle rule has ended it since.
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) => {
-                history.incomplete.insert(key, needs("s3:GetObjectVersion", &error));
+                history
+                    .incomplete
+                    .insert(key, AwsError { operation: "s3:GetObjectVersion", ..error }.lack());
             }
         }
     }
     history
-}
-
-fn needs(action: &str, error: &AwsError) -> String {
-    format!("needs {action} ({})", error.code.as_deref().unwrap_or("refused"))
 }
 
 impl History {
@@ -478,7 +476,7 @@ impl RekeyVersions<'_> {
         let write = WriteAs::Kms(self.kms_key.to_owned());
         let in_place = AtomicBool::new(false);
         let (bucket, budget, versioned) = (self.bucket, self.budget, self.versioned);
-        let rekey = Rekey { bucket, budget, in_place, versioned };
+        let rekey = Rekey { bucket, budget, in_place, only_in_place: false, versioned };
         match rekey.undo_overwrite(key, &before, &write).await {
             // Another writer's new state.
             Ok(None) => result,
@@ -508,7 +506,7 @@ impl RekeyVersions<'_> {
                         "it was restored and read".to_owned()
                     }
                     // An undo ends in none of these.
-                    Outcome::Untouched(_) | Outcome::Abandoned(_) => {
+                    Outcome::Untouched(_) | Outcome::Ignored(_) | Outcome::Abandoned(_) => {
                         "run mode `verify` to see what is there".to_owned()
                     }
                 };

@@ -13,7 +13,8 @@ pub mod check;
 pub mod cli;
 pub mod denials;
 pub mod doctor;
-pub mod files;
+pub mod explain;
+mod files;
 pub mod gate;
 pub mod github;
 pub mod grants;
@@ -235,7 +236,7 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
     for warning in &report.warnings {
         log.annotate(Annotation::Warning, "Terraform state encryption", warning);
     }
-    for failure in &report.failures {
+    for failure in report.grouped_failures() {
         let message = format!("{}\nRemedy: {}", failure.message, failure.remedy);
         log.annotate(Annotation::Error, failure.reason.meaning(), &message);
     }

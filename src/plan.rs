@@ -6,6 +6,7 @@
 use crate::aws::{Archive, Kind, ServerSide, WriteAs};
 use crate::check::{Failure, FailureReason};
 use crate::denials::Remedies;
+use crate::explain;
 use crate::inputs::{Mode, Request};
 use crate::names::{KeyArn, is_plain, printable};
 use crate::survey::{Found, Manager, State, Survey};
@@ -177,10 +178,11 @@ impl Plan {
                     Kind::Credentials => FailureReason::Credentials,
                     _ => FailureReason::AwsUnavailable,
                 };
+                let fix = explain::fix(error).unwrap_or("Re-run when the named cause is fixed");
                 self.refuse(
                     reason,
                     format!("{name} could not be looked at ({error})"),
-                    "Nothing was changed; run again when the cause is mended",
+                    format!("{fix}. Nothing was changed"),
                 )
             }
             Found::CustomerKey => self.refuse(
@@ -208,11 +210,10 @@ impl Plan {
                 )
             }
             Found::Unreadable { seen, error } => {
-                let remedy = format!(
-                    "Nothing was changed. Make it readable first: this principal needs kms:Decrypt on \
-                     {} on both sides of an account border, and the key must be enabled",
-                    key_name(&seen.server_side)
-                );
+                let remedy = match seen.server_side.kms_key() {
+                    Some(key) => unreadable_under(key, &remedies.account, &error.kind),
+                    None => format!("Nothing was changed. {}", remedies.of(error)),
+                };
                 self.refuse(
                     FailureReason::StateUnreadable,
                     format!("{name} is {} and cannot be read ({error})", describe(&seen.server_side)),
@@ -309,6 +310,29 @@ impl Plan {
             );
         }
     }
+}
+
+/// What to do about a state that cannot be read under its key.
+fn unreadable_under(key: &str, account: &str, kind: &Kind) -> String {
+    let shown = printable(key);
+    if kind.is_key_problem() {
+        return format!(
+            "Nothing was changed. Make {shown} usable again (enable it, or cancel its deletion), and re-run"
+        );
+    }
+    let of = key.split(':').nth(4).unwrap_or_default();
+    let other = match of {
+        "" => String::new(),
+        of if of == account || account.is_empty() => String::new(),
+        of => format!(
+            ". If it is the aws/s3 key of account {of}, no grant can help, since AWS manages its policy (AWS KMS \
+             Developer Guide, \"AWS managed keys\"): re-key the state with credentials of account {of}"
+        ),
+    };
+    format!(
+        "Nothing was changed. Make it readable first: this principal needs kms:Decrypt on {shown}, in the key policy and, \
+         from another account, on the IAM side too{other}"
+    )
 }
 
 /// How messages name a state.

@@ -262,14 +262,7 @@ impl Judgement {
         let (status, evidence, remedy) = match rotation {
             Ok(true) => (Status::Pass, "rotation is on".to_owned(), None),
             Ok(false) => (Status::Warn, "rotation is off".to_owned(), Some(enable)),
-            Err(error) => (
-                Status::Unknown,
-                format!(
-                    "needs kms:GetKeyRotationStatus ({})",
-                    error.code.as_deref().unwrap_or("no answer")
-                ),
-                None,
-            ),
+            Err(error) => (Status::Unknown, format!("unknown ({})", error.lack()), None),
         };
         self.push(CheckId::KeyRotation, status, evidence, remedy);
     }

@@ -111,6 +111,8 @@ pub struct Version {
     pub legal_hold: bool,
     /// `CRC32`, `SHA256`, …; the checksum itself follows from the body.
     pub checksum_algorithm: Option<String>,
+    /// Its bytes come out otherwise than they were written, so that the checksum does not fit.
+    pub damaged: bool,
     /// What S3 takes the size for, to show an object over 5 GB without one.
     pub declared_size: Option<u64>,
 }
@@ -198,6 +200,7 @@ impl Version {
             retention: None,
             legal_hold: false,
             checksum_algorithm: None,
+            damaged: false,
             declared_size: None,
         }
     }

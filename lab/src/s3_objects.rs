@@ -100,6 +100,9 @@ pub(crate) fn get(call: Call<'_, GetObjectInput>) -> S3Result<GetObjectOutput> {
         !version.tags.is_empty() && call.may("s3:GetObjectTagging", bucket, Some(key)).is_ok();
     let lock = Lock::of(&call, bucket, key, version);
     let mut body = version.body.clone();
+    if version.damaged {
+        body = body.iter().map(|byte| byte ^ 1).collect();
+    }
     let full = body.len();
     let mut part = None;
     if let Some(range) = range {

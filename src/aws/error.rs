@@ -110,6 +110,18 @@ impl AwsError {
     }
 }
 
+impl AwsError {
+    /// Why something could not be looked at: the permission where that is what is missing, else
+    /// the error.
+    pub fn lack(&self) -> String {
+        match (self.kind, &self.code) {
+            (Kind::Denied, Some(code)) => format!("needs {}; {code}", self.operation),
+            (Kind::Denied, None) => format!("needs {}", self.operation),
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.operation)?;
@@ -152,7 +164,7 @@ where
         SdkError::DispatchFailure(_) if caused_by_credentials(error) => {
             (Kind::Credentials, None, Some(innermost(error)))
         }
-        SdkError::DispatchFailure(_) => (Kind::Ambiguous, None, Some(innermost(error))),
+        SdkError::DispatchFailure(_) => (Kind::Ambiguous, None, Some(unreached(error))),
         SdkError::ServiceError(service) => {
             let code = service.err().code().filter(|code| !code.is_empty());
             let message = service.err().message().map(shorten);
@@ -251,6 +263,41 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
     }
 }
 
+/// A connection that did not come about, or broke off, with the host.
+#[derive(Debug, thiserror::Error)]
+#[error("{host}")]
+pub(super) struct Unreached {
+    host: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Unreached {
+    pub(super) fn new(
+        host: String,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { host, source: Box::new(source) }
+    }
+}
+
+/// The host and port of an address, without a user's name and password.
+pub(super) fn host_of(uri: &str) -> Option<String> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    Some(printable(host)).filter(|host| !host.is_empty())
+}
+
+/// Where the connection was to go, and the last cause.
+fn unreached(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let host = chain.find_map(|error| error.downcast_ref::<Unreached>());
+    match host {
+        Some(Unreached { host, .. }) => format!("from {host}: {}", innermost(error)),
+        None => innermost(error),
+    }
+}
+
 fn caused_by_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.is::<CredentialsError>())
@@ -260,6 +307,14 @@ fn caused_by_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let last = std::iter::successors(Some(error), |error| error.source()).last();
     last.map(|error| shorten(&error.to_string())).unwrap_or_default()
+}
+
+/// The causes below an error, down to the innermost: the outermost only says that there is one.
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let all: Vec<String> = chain.map(ToString::to_string).collect();
+    let causes = if all.len() > 1 { &all[1..] } else { &all[..] };
+    shorten(&causes.join(": "))
 }
 
 /// AWS messages carry ARNs and policies' names: longer than other values, but one line.

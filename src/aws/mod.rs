@@ -26,11 +26,13 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeTransmitInterceptorContextRef, InterceptorContext,
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextMut, InterceptorContext,
 };
+use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
 pub use bucket_settings::{Replication, ReplicationRule, Settings};
 pub use error::{AwsError, Kind, classify};
@@ -66,6 +68,14 @@ impl Requests {
     }
 }
 
+/// Where an attempt goes to.
+#[derive(Debug)]
+struct Host(String);
+
+impl Storable for Host {
+    type Storer = StoreReplace<Self>;
+}
+
 impl Intercept for Requests {
     fn name(&self) -> &'static str {
         "CountRequests"
@@ -73,11 +83,44 @@ impl Intercept for Requests {
 
     fn read_before_transmit(
         &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        // The request is gone by the time that it has failed.
+        if let Some(host) = error::host_of(context.request().uri()) {
+            config.interceptor_state().store_put(Host(host));
+        }
+        Ok(())
+    }
+
+    /// A connector's error says what happened, and not where.
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let host = config.load::<Host>().map(|Host(host)| host.clone());
+        let (Some(host), Some(Err(failed))) = (host, context.output_or_error_mut()) else {
+            return Ok(());
+        };
+        let Some(connector) = failed.as_connector_error() else { return Ok(()) };
+        let (timeout, user, other) =
+            (connector.is_timeout(), connector.is_user(), connector.as_other());
+        let io = connector.is_io();
+        let source = std::mem::replace(failed, OrchestratorError::other("replaced below"));
+        let source: BoxError = Box::new(error::Unreached::new(host, source));
+        *failed = OrchestratorError::connector(if timeout {
+            ConnectorError::timeout(source)
+        } else if user {
+            ConnectorError::user(source)
+        } else if io {
+            ConnectorError::io(source)
+        } else {
+            ConnectorError::other(source, other)
+        });
         Ok(())
     }
 }
@@ -161,7 +204,7 @@ impl Aws {
         if let Some(provider) = config.credentials_provider() {
             provider.provide_credentials().await.map_err(|error| {
                 // The provider's own words name variables and files, never values.
-                no_credentials(environment, &error.to_string())
+                no_credentials(environment, &error::causes(&error))
             })?;
         }
         let path_style = names_endpoint(environment);
@@ -255,7 +298,7 @@ impl Aws {
 /// Says why there are no credentials in a container, where the usual files are missing:
 /// HOME is the runner's temporary one, so `~/.aws` of the host is not there.
 fn no_credentials(environment: &Environment, cause: &str) -> AwsError {
-    let mut message = crate::names::printable(cause);
+    let mut message = cause.to_owned();
     for (name, what) in [
         (
             "AWS_PROFILE",

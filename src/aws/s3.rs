@@ -166,9 +166,9 @@ impl Bucket {
                 Hold::Reserved(share) => Some(share.clone()),
             };
             match download(answer, seen, share).await {
-                Some(download) => return Ok(download),
-                None if attempt < BODY_ATTEMPTS => attempt += 1,
-                None => return Err(broken_body()),
+                Ok(download) => return Ok(download),
+                Err(_) if attempt < BODY_ATTEMPTS => attempt += 1,
+                Err(broken) => return Err(broken.after_all_attempts()),
             }
         }
     }
@@ -405,8 +405,42 @@ fn copied(answer: &CopyObjectOutput) -> Copied {
     }
 }
 
-/// `None` when the body breaks off, or its checksum does not fit.
-async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> Option<Download> {
+/// Why a body could not be taken for the object.
+#[derive(Debug, Clone, Copy)]
+enum Broken {
+    /// Its end did not come.
+    Off,
+    /// Its checksum is not the one that S3 has for it.
+    Checksum,
+}
+
+impl Broken {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        // The SDK's own error for it is of a crate that is not named here.
+        let mut chain = std::iter::successors(Some(error), |error| error.source());
+        match chain.any(|error| error.to_string().contains("checksum mismatch")) {
+            true => Self::Checksum,
+            false => Self::Off,
+        }
+    }
+
+    fn after_all_attempts(self) -> AwsError {
+        let (kind, what) = match self {
+            Self::Off => (Kind::Unavailable, "the body broke off"),
+            Self::Checksum => (
+                Kind::Other,
+                "the body's checksum is not the one that S3 has for it: it is damaged, there or on its way",
+            ),
+        };
+        AwsError::new(kind, "s3:GetObject", format!("{what}, {BODY_ATTEMPTS} times"))
+    }
+}
+
+async fn download(
+    answer: GetObjectOutput,
+    seen: Seen,
+    share: Option<Share>,
+) -> Result<Download, Broken> {
     let read_at = crate::report::now();
     let mut held = share.is_some().then(BytesMut::new);
     let mut beginning = Vec::new();
@@ -414,7 +448,7 @@ async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> 
     let mut length = 0;
     let mut body = answer.body;
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.ok()?;
+        let chunk = chunk.map_err(|error| Broken::of(&error))?;
         length += chunk.len() as u64;
         hash.update(&chunk);
         let missing = BEGINNING - beginning.len();
@@ -424,15 +458,10 @@ async fn download(answer: GetObjectOutput, seen: Seen, share: Option<Share>) -> 
         }
     }
     if length != seen.size {
-        return None;
+        return Err(Broken::Off);
     }
     let body = held.zip(share).map(|(bytes, share)| Held { bytes: bytes.freeze(), _share: share });
-    Some(Download { seen, sha256: hash.finalize().into(), read_at, beginning, body })
-}
-
-fn broken_body() -> AwsError {
-    let message = format!("the body broke off, {BODY_ATTEMPTS} times");
-    AwsError::new(Kind::Unavailable, "s3:GetObject", message)
+    Ok(Download { seen, sha256: hash.finalize().into(), read_at, beginning, body })
 }
 
 /// The outputs of GET and HEAD are two types with the same fields.

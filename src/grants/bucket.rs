@@ -56,7 +56,7 @@ impl InBucket<'_> {
             false => "Both sides have to grant it; what is there already stays",
         };
         let tags = match self.writes {
-            true => ". With tags on the states also s3:GetObjectTagging and s3:PutObjectTagging",
+            true => ". The tagging actions are needed where a state has tags",
             false => "",
         };
         let in_bucket = self.statements(Some(principal));
@@ -104,6 +104,9 @@ impl InBucket<'_> {
         let mut actions = vec!["s3:GetObject"];
         if self.writes {
             actions.push("s3:PutObject");
+            // A copy of a tagged object takes both, and S3 tells of tags only who may read them
+            // (S3 API Reference, CopyObject, HeadObject).
+            actions.extend(["s3:GetObjectTagging", "s3:PutObjectTagging"]);
             actions.extend(self.acl.then_some("s3:PutObjectAcl"));
             if self.retains {
                 actions.extend(["s3:PutObjectRetention", "s3:PutObjectLegalHold"]);

@@ -7,6 +7,7 @@ pub use gate::gate;
 use crate::aws::{AwsError, Kind, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::denials::Remedies;
+use crate::explain;
 use crate::history::History;
 use crate::names::{KeyArn, is_plain, printable};
 use crate::plan::{self, Goal, Plan, Step};
@@ -151,6 +152,20 @@ pub fn settled(
                 "Run mode `verify` to see which".to_owned(),
             )
         }
+        Outcome::Ignored(after) => {
+            read(row, after);
+            row.action = Action::Untouched;
+            (
+                FailureReason::RekeyFailed,
+                format!(
+                    "{name} is still {}: the server answered the write with success and did not change the encryption",
+                    plan::describe(&after.seen.server_side)
+                ),
+                "This server does not do what was asked for: use one that supports SSE-KMS, or with \
+                 `strategy: in-place` try `copy`"
+                    .to_owned(),
+            )
+        }
         Outcome::Changed(after, what) => {
             read(row, after);
             row.action = Action::Rekeyed;
@@ -233,7 +248,10 @@ fn untouched(
                 Kind::NotImplemented => {
                     format!("{nothing_lost}. The server does not know conditional copies")
                 }
-                _ => format!("{nothing_lost}. Run again when the cause is mended"),
+                _ => {
+                    let fix = explain::fix(error).unwrap_or("Re-run when the named cause is fixed");
+                    format!("{nothing_lost}. {fix}")
+                }
             };
             let (reason, remedy) = match error.kind {
                 Kind::Credentials => {
@@ -243,6 +261,11 @@ fn untouched(
             };
             (reason, format!("{name} could not be re-keyed ({error})"), remedy)
         }
+        Untouched::NotInPlace(why) => (
+            FailureReason::NotRekeyable,
+            format!("{name} was not touched, since it cannot be re-encrypted in place: {why}"),
+            "Use `strategy: auto` or `copy`".to_owned(),
+        ),
         Untouched::NotRestorable(why) => (
             FailureReason::NotRekeyable,
             format!("{name} was not touched, since it could not be put back: {why}"),
@@ -403,9 +426,22 @@ pub fn same_region(key: &KeyArn, region: &Result<String, AwsError>) -> (Check, O
             (Check::new(id, Status::Pass, format!("both are in {region}")), None)
         }
         Ok(region) if !region.is_empty() => {
-            let evidence =
-                format!("the bucket is in {}, the key in {}", printable(region), key.region());
-            let remedy = format!("Create a key in {}, the bucket's region", printable(region));
+            let region = printable(region);
+            let evidence = format!("the bucket is in {region}, the key in {}", key.region());
+            // A multi-Region key has the same id in every Region that it is replicated to (AWS KMS
+            // Developer Guide, "Multi-Region keys").
+            let remedy = match key.id().starts_with("mrk-") {
+                true => format!(
+                    "Name the key's replica in {region}: arn:{}:kms:{region}:{}:key/{} (if there is none yet: aws kms \
+                     replicate-key --region {} --key-id {} --replica-region {region})",
+                    key.partition(),
+                    key.account(),
+                    key.id(),
+                    key.region(),
+                    key.id()
+                ),
+                false => format!("Create a key in {region}, the bucket's region"),
+            };
             let check = Check::new(id, Status::Fail, evidence.clone()).remedy(remedy.clone());
             (check, Some(Failure::new(FailureReason::KeyUnusable, evidence, remedy)))
         }

@@ -9,6 +9,7 @@ use crate::aws::{Bucket, Budget, OldVersion, WriteAs};
 use crate::check::{CheckId, Status};
 use crate::denials::Remedies;
 use crate::history::{History, Old};
+use crate::inputs::Strategy;
 use crate::plan::{self, Plan};
 use crate::preflight::Access;
 use crate::rekey::{Done, Outcome, Rekey};
@@ -75,6 +76,7 @@ impl Job<'_, '_> {
             // A state in place has no old version: where nothing has shown that it will be
             // readable, a run that is killed would leave it locked.
             in_place: AtomicBool::new(self.in_place && !only_s3),
+            only_in_place: self.run.request.strategy == Strategy::InPlace,
             versioned: self.versioned,
         };
         let mut done = Vec::new();
@@ -115,6 +117,7 @@ impl Job<'_, '_> {
                     Outcome::Restored { .. }
                         | Outcome::Superseded(..)
                         | Outcome::Lost { .. }
+                        | Outcome::Ignored(_)
                         | Outcome::Changed(..)
                 ) {
                     stop.store(true, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use std::path::Path;
 use crate::aws::{Aws, AwsError, Kind};
 use crate::cancel::{Cancelled, Why};
 use crate::check::{Failure, FailureReason};
+use crate::explain;
 use crate::github::{Annotation, Log};
 use crate::inputs::{Environment, Mode, Request};
 use crate::lock::Locks;
@@ -147,21 +148,18 @@ impl Run<'_> {
 
 /// What a call that failed as a whole means for the run.
 fn aws_failure(error: &AwsError) -> Failure {
-    let (reason, remedy) = match error.kind {
-        Kind::Credentials => (
-            FailureReason::Credentials,
-            "Run aws-actions/configure-aws-credentials before this step, or pass AWS_ACCESS_KEY_ID and \
-             AWS_SECRET_ACCESS_KEY by `env:`. Mode `backend` needs no credentials",
-        ),
-        Kind::NoBucket => {
-            (FailureReason::BucketMissing, "Check `bucket`, the account and the region")
+    let reason = match error.kind {
+        Kind::Credentials => FailureReason::Credentials,
+        Kind::NoBucket => FailureReason::BucketMissing,
+        Kind::Denied => FailureReason::StateUnreadable,
+        _ => FailureReason::AwsUnavailable,
+    };
+    let remedy = match explain::fix(error) {
+        Some(fix) => format!("{fix}. Nothing was changed"),
+        None if error.kind == Kind::Denied => {
+            "Grant the named action; the README lists what each mode needs".to_owned()
         }
-        Kind::Clock => (FailureReason::AwsUnavailable, "Set the clock of this machine"),
-        Kind::Denied => (
-            FailureReason::StateUnreadable,
-            "Grant the named action; the README lists what each mode needs",
-        ),
-        _ => (FailureReason::AwsUnavailable, "Nothing was changed; run again when AWS answers"),
+        None => "Nothing was changed. Re-run when the named cause is fixed".to_owned(),
     };
     Failure::new(reason, error.to_string(), remedy)
 }

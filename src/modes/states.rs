@@ -174,6 +174,7 @@ impl Run<'_> {
         };
         Remedies {
             principal: preflight::words(caller),
+            account: caller.map(|caller| caller.account.clone()).unwrap_or_default(),
             key_policy: goal.key().map(preflight::key_policy_of).unwrap_or_default(),
             bucket: request.bucket.clone(),
             bucket_policy: format!("the bucket policy of {}{of_owner}", request.bucket),

@@ -52,7 +52,11 @@ impl Job<'_> {
 
     fn compare(&self, before: &Readable, after: Box<Readable>) -> Outcome {
         let mut changed = differences(before, &after);
-        if !self.is_wanted(&after.seen.server_side) {
+        let is_wanted = self.is_wanted(&after.seen.server_side);
+        if !is_wanted && after.seen.server_side == before.seen.server_side {
+            return Outcome::Ignored(after);
+        }
+        if !is_wanted {
             changed.insert(0, "encryption (not what was asked for)");
         }
         if changed.is_empty() { Outcome::Rekeyed(after) } else { Outcome::Changed(after, changed) }

@@ -47,6 +47,8 @@ pub struct Rekey<'a> {
     /// Try S3's UpdateObjectEncryption first, where it can do what is asked for. Cleared by
     /// the first refusal, so that it is asked for in vain but once.
     pub in_place: AtomicBool,
+    /// In place was asked for by name: never copy instead.
+    pub only_in_place: bool,
     /// The bucket keeps every version from now on (versioning is on, not suspended).
     pub versioned: bool,
 }
@@ -87,6 +89,7 @@ impl Rekey<'_> {
             | Outcome::ByAnother(now)
             | Outcome::Superseded(_, now)
             | Outcome::Restored { now, .. }
+            | Outcome::Ignored(now)
             | Outcome::Changed(now, _) => now.body = None,
             _ => {}
         }
@@ -193,12 +196,20 @@ impl<'a> Job<'a> {
     /// Changes the encryption without writing the object anew: same ETag, same version, no
     /// readable version left behind. `None`: it cannot be done so, copy it.
     async fn in_place(&mut self, before: &Readable, backup: &Backup) -> Option<Attempt> {
-        let WriteAs::Kms(target) = self.write else { return None };
-        let possible = matches!(before.seen.server_side, ServerSide::S3 | ServerSide::Kms(_));
+        let only = self.run.only_in_place;
+        let not = |why: &str| only.then(|| untouched(Untouched::NotInPlace(why.to_owned())));
+        let WriteAs::Kms(target) = self.write else {
+            return not("S3 re-encrypts in place under a KMS key only");
+        };
+        if !matches!(before.seen.server_side, ServerSide::S3 | ServerSide::Kms(_)) {
+            return not("S3 re-encrypts in place only what is under SSE-S3 or SSE-KMS");
+        }
         // It leaves no old version behind, so only held bytes could be put back.
-        let restorable = matches!(backup, Backup::Bytes(_));
-        if !self.run.in_place.load(Ordering::Relaxed) || !possible || !restorable {
-            return None;
+        if !matches!(backup, Backup::Bytes(_)) {
+            return not("its bytes are too many to hold in memory, so it could not be put back");
+        }
+        if !self.run.in_place.load(Ordering::Relaxed) {
+            return not("nothing has shown yet that this principal reads what is under the key");
         }
         // The operation knows no condition. It writes no body, so a newer state that it
         // meets is encrypted and not lost; the read-back finds out.
@@ -216,9 +227,10 @@ impl<'a> Job<'a> {
                 self.unsure = true;
                 self.refused = Some(error.clone());
                 // Should the state be as it was, the next attempt copies it.
-                self.run.in_place.store(false, Ordering::Relaxed);
+                self.run.in_place.store(only, Ordering::Relaxed);
                 Some(self.look_again(before, backup, &error).await)
             }
+            Err(error) if only => Some(untouched(Untouched::Refused(error))),
             Err(_) => {
                 self.run.in_place.store(false, Ordering::Relaxed);
                 None

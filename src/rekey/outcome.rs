@@ -53,6 +53,8 @@ pub enum Outcome {
     /// The run was stopped for this reason, and S3 did not answer in time: it is as it was, or
     /// as wanted.
     Abandoned(FailureReason),
+    /// The write was answered with success, and the encryption is what it was.
+    Ignored(Box<Readable>),
     /// It is as wanted and readable, but these things are not what they were.
     Changed(Box<Readable>, Vec<&'static str>),
 }
@@ -99,4 +101,6 @@ pub enum Untouched {
     Unreadable(AwsError),
     /// Another writer has made it something that is not re-keyed.
     Unfit(&'static str),
+    /// It was to be re-encrypted in place and no other way, which cannot be done.
+    NotInPlace(String),
 }

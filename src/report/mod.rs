@@ -18,11 +18,14 @@ use crate::aws::{Caller, ServerSide};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::gate::Gate;
 use crate::inputs::Mode;
-use crate::names::KeyArn;
+use crate::names::{KeyArn, some_of};
 use crate::plan::Goal;
 
 /// The version of the report's schema, `docs/report.schema.json`.
 pub const SCHEMA: u32 = 1;
+
+/// How many failures with one fix are named one by one.
+const SHOWN: usize = 5;
 
 /// A run's report.
 #[derive(Debug, Clone, Serialize)]
@@ -402,6 +405,32 @@ impl Report {
             ("failure-reason", reason.to_owned()),
             ("report", report.to_owned()),
         ]
+    }
+
+    /// The failures as they are shown: what has the same reason and the same fix is one, which
+    /// names the first few and how many there are.
+    pub fn grouped_failures(&self) -> Vec<Failure> {
+        let mut groups: Vec<(Failure, Vec<&str>)> = Vec::new();
+        for failure in &self.failures {
+            let same = |(one, _): &&mut (Failure, Vec<&str>)| {
+                (one.reason, &one.remedy) == (failure.reason, &failure.remedy)
+            };
+            match groups.iter_mut().find(same) {
+                Some((_, messages)) => messages.push(&failure.message),
+                None => groups.push((failure.clone(), vec![&failure.message])),
+            }
+        }
+        let shown = |(one, messages): (Failure, Vec<&str>)| match messages.len() {
+            1 => one,
+            n => {
+                let all = messages.into_iter().map(str::to_owned);
+                Failure {
+                    message: format!("{n} failures with one fix: {}", some_of(all, SHOWN, "; ")),
+                    ..one
+                }
+            }
+        };
+        groups.into_iter().map(shown).collect()
     }
 
     /// The JSON report.

@@ -14,23 +14,17 @@ pub const JOB_SUMMARY: usize = 900 * 1024;
 pub fn markdown(report: &Report, report_path: &str, limit: usize) -> String {
     let mut out = String::new();
     out.push_str(&verdict(report));
-    let pieces = report
-        .failures
+    let failures = report.grouped_failures();
+    let pieces = failures
         .iter()
-        .enumerate()
-        .map(|(at, failure)| {
+        .map(|failure| {
             let (id, message) = (text(failure.reason.id()), text(&clip(&failure.message, 4096)));
-            // States that are refused alike are mended alike.
-            let said = report.failures[..at].iter().any(|before| before.remedy == failure.remedy);
-            let remedy = match said {
-                true => "What to do is above.\n".to_owned(),
-                false => block(&clip(&failure.remedy, 16 << 10)),
-            };
+            let remedy = block(&clip(&failure.remedy, 16 << 10));
             format!("**{id}** {message}\n\n{remedy}\n")
         })
         .chain(report.warnings.iter().map(|w| format!("⚠️ {}\n\n", text(&clip(w, 4096)))));
     // They are few (some a state at most), but not bounded.
-    let count = report.failures.len() + report.warnings.len();
+    let count = failures.len() + report.warnings.len();
     for (at, piece) in pieces.enumerate() {
         if out.len() + piece.len() > limit / 3 {
             out.push_str(&format!("… and {} more; the report has all of them.\n\n", count - at));
@@ -138,9 +132,13 @@ fn facts(report: &Report) -> String {
     let target = match (&report.target.kms_key_arn, report.target.encryption) {
         (Some(key), _) => format!("SSE-KMS under {}", code(key.as_str())),
         (None, "AES256") => "SSE-S3".to_owned(),
+        // Inputs that could not be taken say nothing of the key.
+        _ if report.mode.is_none() => String::new(),
         _ => "none (STATE_KMS_KEY_ID is empty)".to_owned(),
     };
-    rows.push(("Target", target));
+    if !target.is_empty() {
+        rows.push(("Target", target));
+    }
     if let Some(caller) = &report.caller {
         rows.push(("Principal", code(&caller.arn)));
     }

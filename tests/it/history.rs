@@ -109,7 +109,7 @@ async fn in_place_leaves_no_readable_version_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_place_falls_back_to_the_copy() {
+async fn in_place_by_name_never_copies_instead() {
     for (who, support) in [
         // The runbook's bucket policy does not grant s3:UpdateObjectEncryption.
         ("deploy", UpdateEncryption::Supported),
@@ -119,11 +119,14 @@ async fn in_place_falls_back_to_the_copy() {
             world.bucket_mut(BUCKET).update_encryption = support;
         })
         .await;
+        let digest = bench.digest();
         let more = [("INPUT_STRATEGY", "in-place")];
-        let ran = bench.run_as(who, "apply", &bench.key, &more).await.green();
+        let ran = bench.run_as(who, "apply", &bench.key, &more).await.red("rekey-failed");
+        assert_eq!(ran.output("rekeyed"), "0", "{who}");
+        assert!(ran.log.contains("s3:UpdateObjectEncryption"), "{}", ran.log);
+        bench.assert_untouched(&digest);
+        let ran = bench.run_as(who, "apply", &bench.key, &[]).await.green();
         assert_eq!(ran.output("rekeyed"), "2", "{who}");
-        assert!(bench.lab.log().iter().any(|entry| entry.operation == "CopyObject"));
-        assert_eq!(bench.body(KEYS[0]), state(7));
     }
 }
 

@@ -13,6 +13,7 @@ mod backend_by_hand;
 mod check_run;
 mod demanded_headers;
 mod documents;
+mod explanations;
 mod gate;
 mod guards;
 mod history;

@@ -179,7 +179,8 @@ const ROWS: &[Row] = &[
         },
         reason: "key-unusable",
         checks: &["same-region=fail", "key-usable=pass", "grant-key-policy=pass"],
-        says: &["Create a key in us-east-1"],
+        says: &["Name the key's replica in us-east-1: \
+             arn:aws:kms:us-east-1:111111111111:key/mrk-5c0ffee1222243338444555555555555"],
         silent: &[],
     },
     Row {

@@ -81,7 +81,7 @@ async fn a_key_elsewhere_needs_the_owner_and_is_a_warning() {
     assert!(ran.summary.contains("A key in the bucket's account"), "{}", ran.summary);
     assert_eq!(bench.encryption(KEYS[0]), Encryption::Kms { key: key.clone() });
     assert_eq!(ran.output("gate"), "holds");
-    // In place, where S3 refuses such a key: the copy takes over.
+    // In place by name, where S3 refuses such a key: an error, and no copy.
     let other = Bench::new().await;
     let key = {
         let mut world = other.lab.world();
@@ -95,9 +95,10 @@ async fn a_key_elsewhere_needs_the_owner_and_is_a_warning() {
         arn
     };
     let more = [owner, ("INPUT_STRATEGY", "in-place")];
-    let ran = other.run_as("admin", "apply", &key, &more).await.green();
-    assert_eq!(ran.output("rekeyed"), "2", "{}", ran.log);
-    assert_eq!(other.encryption(KEYS[0]), Encryption::Kms { key });
+    let digest = other.digest();
+    let ran = other.run_as("admin", "apply", &key, &more).await.red("rekey-failed");
+    assert!(ran.log.contains("must be owned by the same account"), "{}", ran.log);
+    other.assert_untouched(&digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]

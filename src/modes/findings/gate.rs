@@ -26,7 +26,8 @@ pub fn gate(report: &mut Report, goal: &Goal, request: &Request, gate: Gate) {
                 format!("`{state}` was read without a grant on the key, {scope}: {cause}");
             let remedy = match under_the_key(report, goal, state) {
                 true => {
-                    "Narrow the key policy to single principals, and take kms:Decrypt from whom it is not meant for"
+                    "Take kms:Decrypt from every principal that is not meant to have it: in the key policy, in IAM \
+                     policies of the key's account, and in grants (aws kms list-grants)"
                 }
                 false => "Put it under the key: run mode `apply`",
             };
@@ -75,16 +76,82 @@ fn open_cause(report: &Report, goal: &Goal, request: &Request, state: &str) -> S
     }
     let home = goal.key().map(KeyArn::account);
     let own = report.caller.as_ref().is_some_and(|caller| Some(caller.account.as_str()) == home);
+    // What the check on the key policy has read of it.
+    let everyone = match report.check(CheckId::KeyPolicy).map(|check| check.status) {
+        Some(Status::Fail) => Some(true),
+        Some(Status::Pass | Status::Warn) => Some(false),
+        _ => None,
+    };
     let by_role = report.gate_evidence.as_ref().is_some_and(|evidence| evidence.way == "role");
     match &request.probe_role {
-        Some(role) if by_role && role.split(':').nth(4) == home => format!(
-            "probably the key policy allows everyone (Principal *), or it or its own policies give {role} \
-             kms:Decrypt on the key"
-        ),
+        _ if everyone == Some(true) => "the key policy allows everyone (Principal *)".into(),
+        Some(role) if by_role && role.split(':').nth(4) == home => {
+            let perhaps = match everyone {
+                None => "the key policy allows everyone (Principal *), or ",
+                _ => "",
+            };
+            format!(
+                "probably {perhaps}the key policy, a grant or its own policies give {role} kms:Decrypt on the key"
+            )
+        }
         Some(role) if by_role => {
             format!("probably {role} has kms:Decrypt on the key, on both sides")
         }
-        _ if own => "probably the key policy allows everyone (Principal *)".into(),
+        _ if own && everyone.is_none() => {
+            "probably the key policy allows everyone (Principal *), or a grant names this principal"
+                .into()
+        }
         _ => "probably a grant, or a key policy that names the session".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::{Environment, resolve};
+    use crate::report::{Action, Encryption, ObjectReport};
+
+    const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    fn cause(of_policy: Option<Status>) -> String {
+        let variables = [
+            ("STATE_KMS_KEY_ID", KEY),
+            ("TF_ENVIRONMENT", "production"),
+            ("TF_STATE_BUCKET", "cabal-tf-backend"),
+        ];
+        let (request, _) = resolve(&Environment::from(variables));
+        let request = request.unwrap_or_else(|refused| panic!("{:?}", refused.problems));
+        let mut report = Report::new();
+        let principal = crate::principal::Principal::of_arn("arn:aws:iam::111122223333:user/a");
+        let arn = "arn:aws:iam::111122223333:user/a".to_owned();
+        let account = "111122223333".to_owned();
+        report.caller = Some(crate::aws::Caller { arn, account, principal });
+        let under = Encryption { algorithm: "aws:kms".into(), kms_key: Some(KEY.into()) };
+        report.objects = vec![ObjectReport {
+            module: None,
+            key: "production".into(),
+            action: Action::Kept,
+            before: None,
+            after: Some(under),
+            version_id: None,
+            lineage: None,
+            serial: None,
+            size: None,
+            same_content: None,
+            read_at: None,
+            detail: None,
+        }];
+        report.checks.extend(of_policy.map(|status| Check::new(CheckId::KeyPolicy, status, "")));
+        open_cause(&report, &Goal::of(&request), &request, "production")
+    }
+
+    #[test]
+    fn a_key_policy_that_was_read_is_not_guessed_at() {
+        assert!(cause(None).contains("probably the key policy allows everyone"));
+        assert!(cause(Some(Status::Unknown)).contains("probably the key policy allows everyone"));
+        for status in [Status::Pass, Status::Warn] {
+            assert!(!cause(Some(status)).contains('*'), "{}", cause(Some(status)));
+        }
+        assert_eq!(cause(Some(Status::Fail)), "the key policy allows everyone (Principal *)");
     }
 }

@@ -173,6 +173,15 @@ fn refuse(
     if count == abandon.unwrap_or(0) {
         return Ok(());
     }
+    if count == 0 {
+        return Err(in_use(
+            format!(
+                "`abandon-versions` is {}, but no noncurrent version is under {target}",
+                abandon.unwrap_or(0)
+            ),
+            "Leave `abandon-versions` out: there is nothing to give up".into(),
+        ));
+    }
     let mut keys: Vec<String> = needs.old.iter().map(|version| version.key.clone()).collect();
     keys.dedup();
     Err(in_use(

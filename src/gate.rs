@@ -64,9 +64,7 @@ impl Answer {
     /// proxy's, or one of an archived object.
     fn with_code<T>(result: Result<T, AwsError>) -> Self {
         match result {
-            Err(error) if error.code.as_deref() != Some("AccessDenied") => {
-                Self::Other(error.to_string())
-            }
+            Err(error) if !error.is_denial() => Self::Other(error.to_string()),
             result => Self::of(result),
         }
     }

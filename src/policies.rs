@@ -96,9 +96,18 @@ impl Policy {
     /// Whether the policy allows an action, without conditions, to the principal by its own ARN or
     /// to everyone, and does not leave it to the principal's account.
     pub fn names_itself(&self, action: &str, who: &Principal) -> bool {
+        self.reach(action, who) == Reach::Allowed && self.by_itself(action, who) == Reach::Allowed
+    }
+
+    /// Whether the policy allows an action, without conditions, to the principal's account alone, so
+    /// that the account's IAM policies decide.
+    pub fn leaves_to_account(&self, action: &str, who: &Principal) -> bool {
+        self.reach(action, who) == Reach::Allowed && self.by_itself(action, who) == Reach::Not
+    }
+
+    fn by_itself(&self, action: &str, who: &Principal) -> Reach {
         // Nobody's account is empty, so no entry means this one by its account.
-        let alone = Principal { account: String::new(), ..who.clone() };
-        self.reach(action, who) == Reach::Allowed && self.reach(action, &alone) == Reach::Allowed
+        self.reach(action, &Principal { account: String::new(), ..who.clone() })
     }
 
     /// Who may decrypt beside those who should, be it by a detour.

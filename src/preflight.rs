@@ -12,7 +12,7 @@ pub(crate) use sides::{key_policy_of, words};
 use crate::aws::{Aws, AwsError, Bucket, Caller, DryRun, KeyDescription, Keys, Kind, NotAllowed};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::grants::{self, Sides, StateBucket};
-use crate::names::KeyArn;
+use crate::names::{KeyArn, is_principal_arn};
 use crate::policies::Policy;
 
 /// States tried at the same time.
@@ -37,8 +37,10 @@ pub struct KeyEvidence {
     /// The key policy; within the key's account only.
     pub policy: Result<String, AwsError>,
     /// What IAM says of the principal's own policies: the actions that they do not allow.
-    /// Asked only where a dry run was refused.
+    /// Asked only where a dry run did not succeed, and about users and roles.
     pub not_allowed_by_iam: Option<Result<Vec<NotAllowed>, AwsError>>,
+    /// A state under the key was read.
+    pub read_under_key: bool,
     /// A dry run of kms:Encrypt.
     pub encrypt: DryRun,
     /// For each state: dry runs of kms:GenerateDataKey and kms:Decrypt in its context.
@@ -54,6 +56,13 @@ pub struct Use {
     pub generate: DryRun,
     /// kms:Decrypt, which S3 needs to read.
     pub decrypt: DryRun,
+}
+
+impl Use {
+    /// The dry run of one of the [`NEEDED`] actions.
+    fn of(&self, action: &str) -> &DryRun {
+        if action == "kms:Decrypt" { &self.decrypt } else { &self.generate }
+    }
 }
 
 /// May this principal encrypt and decrypt under the target key?
@@ -117,6 +126,7 @@ impl Evidence {
                 rotation: rotation.map(|rotation| rotation.on),
                 policy,
                 not_allowed_by_iam: None,
+                read_under_key: false,
                 encrypt,
                 uses,
             })
@@ -148,7 +158,7 @@ impl Evidence {
             .await
     }
 
-    /// Asks IAM about the principal's own policies, where a dry run was refused.
+    /// Asks IAM about the principal's own policies, where a dry run did not succeed.
     pub async fn ask_iam(&mut self, aws: &Aws, target: Option<&KeyArn>) {
         let (Some(key), Some(target), Ok(caller)) = (&mut self.key, target, &self.caller) else {
             return;
@@ -157,6 +167,10 @@ impl Evidence {
             return;
         }
         let principal = &caller.principal.arn;
+        // IAM simulates users and roles (API Reference, SimulatePrincipalPolicy).
+        if !is_principal_arn(principal) {
+            return;
+        }
         let asked = aws.not_allowed_by_iam(principal, &NEEDED, target.as_str()).await;
         key.not_allowed_by_iam = Some(asked);
     }
@@ -165,6 +179,11 @@ impl Evidence {
     /// for no kms:ViaService of it.
     pub fn is_direct(&self) -> bool {
         self.key.as_ref().and_then(access) == Some(Access::Proven)
+    }
+
+    /// Whether a policy has refused a direct call.
+    pub fn is_refused(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| needed(key).any(DryRun::is_refused))
     }
 
     /// The key policy, where it may be read.
@@ -317,24 +336,27 @@ impl Judgement {
             "" => String::new(),
             hint => format!("; {hint}"),
         };
+        // Two readable sides without a condition leave no room for kms:ViaService.
+        // In the key's own account a key policy that names the principal is enough.
+        let own = caller.is_some_and(|caller| caller.account == target.account());
+        let needs_iam = !own || sides.key_policy == Some(true);
+        let lacks = sides.key_policy == Some(false) || (sides.iam == Some(false) && needs_iam);
+        // A lack is proven only together with a refusal: a dry run that tells nothing refuses nothing.
+        let refused = needed(key).any(DryRun::is_refused);
+        let certain = access == Access::Refused || found.denies || (refused && lacks);
         for (id, side, why) in [
             (CheckId::GrantKeyPolicy, sides.key_policy, &found.evidence[0]),
             (CheckId::GrantIamPolicy, sides.iam, &found.evidence[1]),
         ] {
             let (status, remedy) = match side {
                 Some(true) => (Status::Pass, None),
+                Some(false) if !certain => (Status::Warn, Some(found.remedy.text.clone())),
                 Some(false) => (Status::Fail, Some(found.remedy.text.clone())),
                 None => (Status::Unknown, Some(found.remedy.text.clone())),
             };
             self.push(id, status, format!("{trial}; {why}{hint}"), remedy);
         }
-        // Two readable sides without a condition leave no room for kms:ViaService.
-        // In the key's own account a key policy that names the principal is enough.
-        let own = caller.is_some_and(|caller| caller.account == target.account());
-        let refused = needed(key).any(DryRun::is_refused);
-        let needs_iam = !own || found.iam_denies || (sides.key_policy == Some(true) && refused);
-        let certain = sides.key_policy == Some(false) || (sides.iam == Some(false) && needs_iam);
-        if access == Access::Refused || certain {
+        if certain {
             self.access = Some(Access::Refused);
             self.refusals.push(Failure::new(
                 FailureReason::KeyDenied,
@@ -425,18 +447,27 @@ fn access(key: &KeyEvidence) -> Option<Access> {
 fn trial(key: &KeyEvidence) -> String {
     let count = key.uses.len();
     let mut parts = Vec::new();
-    for action in ["kms:GenerateDataKey", "kms:Decrypt"] {
-        let run = |u: &'_ Use| match action {
-            "kms:Decrypt" => u.decrypt.clone(),
-            _ => u.generate.clone(),
-        };
-        let bad: Vec<DryRun> = key.uses.iter().map(run).filter(|run| !run.is_allowed()).collect();
-        match bad.first() {
-            Some(DryRun::Refused(error) | DryRun::Unclear(error)) => parts.push(format!(
-                "a dry run of {action} does not succeed for {} of {count} states ({error})",
-                bad.len()
-            )),
-            _ => parts.push(format!("dry runs of {action} succeed")),
+    for action in NEEDED {
+        let runs = || key.uses.iter().map(|used| used.of(action));
+        let refused = runs().filter_map(|run| match run {
+            DryRun::Refused(error) => Some(error),
+            _ => None,
+        });
+        let unclear = runs().filter_map(|run| match run {
+            DryRun::Unclear(error) => Some(error),
+            _ => None,
+        });
+        let (refused, unclear): (Vec<_>, Vec<_>) = (refused.collect(), unclear.collect());
+        for (errors, says) in [(&refused, "does not succeed"), (&unclear, "tells nothing")] {
+            if let Some(first) = errors.first() {
+                let some = errors.len();
+                parts.push(format!(
+                    "a dry run of {action} {says} for {some} of {count} states ({first})"
+                ));
+            }
+        }
+        if refused.is_empty() && unclear.is_empty() {
+            parts.push(format!("dry runs of {action} succeed"));
         }
     }
     parts.join("; ")

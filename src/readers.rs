@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 
-use crate::aws::{Aws, AwsError, DryRun, Kind};
+use crate::aws::{Aws, AwsError, DryRun, Kind, NotAllowed};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::denials::{self, Cause, Parties, PolicyKind};
 use crate::grants::{self, InBucket, Sides};
@@ -101,7 +101,7 @@ impl Trial<'_> {
                     match some_bucket.try_get(&state).await {
                         Ok(()) => return Tried::Read,
                         // S3 says the same for its own grant and the key's; a HEAD needs no key.
-                        Err(get) if get.kind == Kind::Denied => {
+                        Err(get) if get.is_denial() => {
                             return match some_bucket.head(&state).await {
                                 Ok(_) => Tried::Shut(get),
                                 Err(head) => Tried::of_s3(self, role, &state, head),
@@ -109,7 +109,8 @@ impl Trial<'_> {
                         }
                         // Nobody reads it before it is restored.
                         Err(get) if get.kind == Kind::Archived => {}
-                        Err(error) => return Tried::of_s3(self, role, &state, error),
+                        Err(get) if get.kind == Kind::NotFound => return Tried::NotThere,
+                        Err(error) => return Tried::Settled(Reader::Unknown(error.to_string())),
                     }
                 }
                 let context = crate::preflight::context(
@@ -140,6 +141,7 @@ impl Trial<'_> {
             .collect::<Vec<_>>()
             .await;
         let read = tried.iter().any(|one| matches!(one, Tried::Read));
+        let decrypts = read || tried.iter().any(|one| matches!(one, Tried::WouldDecrypt));
         let mut refused = None;
         let mut settled = self
             .states
@@ -149,14 +151,14 @@ impl Trial<'_> {
             match one {
                 Tried::Settled(reader @ Reader::LockedOut { .. }) => return reader,
                 Tried::Settled(reader) => settled = Some(reader),
-                Tried::Shut(error) => return self.sides(role, aws, &error, true).await,
+                Tried::Shut(error) => return self.sides(role, aws, &error, true, decrypts).await,
                 Tried::Refused(error) => refused = Some(error),
-                Tried::Read | Tried::WouldDecrypt => {}
+                Tried::Read | Tried::WouldDecrypt | Tried::NotThere => {}
             }
         }
         match refused {
             None => settled.unwrap_or(Reader::Reads),
-            Some(error) => match self.sides(role, aws, &error, false).await {
+            Some(error) => match self.sides(role, aws, &error, false, decrypts).await {
                 // It reads a state under the key through S3, so perhaps only the direct call is
                 // refused; or the key policy lets it read that state alone.
                 Reader::LockedOut { why, .. } if read => Reader::Unknown(format!(
@@ -189,19 +191,29 @@ impl Trial<'_> {
 
     /// Which side refuses, as far as there is evidence: the key policy, then what IAM says
     /// of the role's own policies.
-    /// `shut`: the read itself was refused, and no dry run.
-    async fn sides(&self, role: &str, aws: &Aws, error: &AwsError, shut: bool) -> Reader {
+    /// `shut`: the read itself was refused, and no dry run. `decrypts`: something else was read, or
+    /// would be decrypted, under the key.
+    async fn sides(
+        &self,
+        role: &str,
+        aws: &Aws,
+        error: &AwsError,
+        shut: bool,
+        decrypts: bool,
+    ) -> Reader {
         let who = Principal::of_arn(role);
         let reach = self.key_policy.map(|policy| policy.reach("kms:Decrypt", &who));
         let (by_self, by_us) = tokio::join!(
             aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str()),
             self.aws.not_allowed_by_iam(role, &["kms:Decrypt"], self.key.as_str())
         );
-        let iam = by_self.or(by_us).ok().map(|refused| refused.is_empty());
         // In the key's own account a key policy that names the role is enough, and one that may
         // not be read may do so through S3 only.
         let own = who.account == self.key.account();
         let needs_iam = !own || reach == Some(Reach::Allowed);
+        let believed =
+            |refused: &Vec<NotAllowed>| !decrypts || !NotAllowed::any_forbids(refused, !own);
+        let iam = by_self.or(by_us).ok().filter(believed).map(|refused| refused.is_empty());
         let certain = shut || reach == Some(Reach::Not) || (iam == Some(false) && needs_iam);
         if !certain && reach == Some(Reach::Perhaps) {
             return Reader::Unknown(
@@ -274,6 +286,8 @@ enum Tried {
     Shut(AwsError),
     /// A dry run on the key was refused.
     Refused(AwsError),
+    /// It has gone since.
+    NotThere,
     /// Nothing more has to be asked.
     Settled(Reader),
 }
@@ -282,7 +296,7 @@ impl Tried {
     /// What stands in the way in S3, where a state that is not there does not.
     fn of_s3(trial: &Trial<'_>, role: &str, state: &str, error: AwsError) -> Self {
         match error.kind {
-            Kind::NotFound => Self::WouldDecrypt,
+            Kind::NotFound => Self::NotThere,
             Kind::Denied => Self::Settled(Reader::LockedOut {
                 why: format!("S3 refuses it `{state}` ({error})"),
                 remedy: trial.in_bucket(role),

@@ -54,6 +54,7 @@ pub use faults::{Effect, Freeze, Matcher, Moment, Struck};
 pub use github_rest::{GitHub, WorkflowJob, WorkflowRun};
 pub use kms_keys::Grant;
 pub use log::{LogEntry, sequential_round_trips};
+pub use policy::Identity;
 pub use roles::Role;
 pub use world::{Failure, Key, Principal, World};
 

@@ -31,6 +31,9 @@ pub struct World {
     pub lock_tables: BTreeMap<String, BTreeMap<String, String>>,
     /// Denials say «Access Denied» and no more, as AWS does across accounts at times.
     pub terse: bool,
+    /// Every simulation of IAM's ends in an explicit deny, whoever is asked about, as emulators
+    /// answer that enforce no policies (LocalStack 4.6, of an account's root).
+    pub simulates_denials: bool,
     /// How long a session policy may be, packed, below the 2,048 characters of its text.
     pub packed_policy_limit: Option<usize>,
     pub(crate) state_key: String,

@@ -104,6 +104,12 @@ impl AwsError {
         }
     }
 
+    /// A policy's refusal, by the service's own code. A 403 without one may be a proxy's; a HEAD's
+    /// never has one.
+    pub fn is_denial(&self) -> bool {
+        matches!(self.code.as_deref(), Some("AccessDenied" | "AccessDeniedException"))
+    }
+
     /// The setting that was asked for was never made (S3: `NoSuch…Configuration`).
     pub fn is_unset(&self) -> bool {
         self.status == Some(404)
@@ -250,7 +256,8 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
         _ => match status {
             Some(301 | 307 | 308) => Kind::WrongRegion,
             Some(400) => Kind::Invalid,
-            Some(401 | 403) => Kind::Denied,
+            // A code that is not known says something else than that a policy refuses.
+            Some(401 | 403) if code.is_none() => Kind::Denied,
             Some(404) => Kind::NotFound,
             Some(409) => Kind::Conflict,
             Some(412) => Kind::ConditionFailed,
@@ -334,6 +341,7 @@ mod tests {
             (Some("NoSuchBucket"), 404, Kind::NoBucket),
             (Some("AccessDenied"), 403, Kind::Denied),
             (None, 403, Kind::Denied),
+            (Some("SomethingNew"), 403, Kind::Other),
             (Some("InvalidObjectState"), 403, Kind::Archived),
             (Some("ObjectNotInActiveTierError"), 403, Kind::Archived),
             (Some("KMS.DisabledException"), 400, Kind::KeyDisabled),

@@ -27,6 +27,16 @@ pub enum Lack {
     Organization,
 }
 
+impl NotAllowed {
+    /// Whether one of these keeps the principal from it, whatever a key policy allows.
+    /// `across`: the resource is another account's, so both sides must allow.
+    pub fn any_forbids(all: &[Self], across: bool) -> bool {
+        // A boundary does not limit what a key policy gives to a user by name.
+        let always = |lack| matches!(lack, Lack::Deny | Lack::Organization);
+        all.iter().any(|one| across || always(one.lack))
+    }
+}
+
 impl Aws {
     /// Which of these actions the principal's own policies do not allow on the resource
     /// (iam:SimulatePrincipalPolicy; resource policies are not looked at).

@@ -39,7 +39,7 @@ pub enum DryRun {
     /// A policy refuses the direct call. Under a kms:ViaService condition S3's own
     /// use of the key may still be allowed.
     Refused(AwsError),
-    /// Neither.
+    /// Neither: the service is out of order, or does not know dry runs.
     Unclear(AwsError),
 }
 
@@ -158,7 +158,7 @@ fn verdict(result: Result<(), AwsError>) -> DryRun {
         Ok(()) => DryRun::Allowed,
         Err(error) => match error.kind {
             Kind::WouldSucceed => DryRun::Allowed,
-            Kind::Denied => DryRun::Refused(error),
+            _ if error.is_denial() => DryRun::Refused(error),
             _ => DryRun::Unclear(error),
         },
     }

@@ -147,6 +147,12 @@ impl Run<'_> {
         let home_keys = aws.keys();
         let target = goal.key().map(|key| key.as_str());
         let key_policy = evidence.key_policy();
+        if let Some(key) = &mut evidence.key {
+            key.read_under_key = survey.states.iter().any(|state| match &state.found {
+                survey::Found::Readable(state) => state.seen.server_side.kms_key() == target,
+                _ => false,
+            });
+        }
         let under = |seen: &Seen| goal.key().is_some() && goal.rewrite(&seen.server_side).is_none();
         let stands = |found: &survey::Found| match found {
             survey::Found::Absent { .. } => Stands::Absent,

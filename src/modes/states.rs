@@ -223,6 +223,11 @@ impl Run<'_> {
                 |check: &&mut Check| of_grant.contains(&check.id) && check.status == Status::Fail;
             report.checks.iter_mut().filter(failed).for_each(|check| check.status = Status::Warn);
         }
+        // What was not refused is not denied.
+        let untried = untried.then_some(match looked.evidence.is_refused() {
+            true => FailureReason::KeyDenied,
+            false => FailureReason::AwsUnavailable,
+        });
         refusals.extend(access_refusals(about_key, goal, survey, writes, untried, remedies));
         if let Some(settings) = &looked.settings {
             let checks = doctor::bucket_checks(settings, &known.subject(self, goal, looked));
@@ -421,13 +426,13 @@ fn is_needed(survey: &Survey, writes: bool) -> bool {
 /// What the key's evidence forbids. Missing grants forbid a re-key; where nothing is to be
 /// re-keyed and the states are read, they are a finding and no failure, so that a
 /// principal that only reads can run `verify`.
-/// `untried`: only S3 can tell, and there is no state that could be put back.
+/// `untried`: only S3 can tell, and there is no state that could be put back; and what to call it.
 fn access_refusals(
     refusals: Vec<Failure>,
     goal: &Goal,
     survey: &Survey,
     writes: bool,
-    untried: bool,
+    untried: Option<FailureReason>,
     remedies: &Remedies,
 ) -> Vec<Failure> {
     let needed = is_needed(survey, writes);
@@ -435,18 +440,23 @@ fn access_refusals(
         .into_iter()
         .filter(|refusal| needed || refusal.reason != FailureReason::KeyDenied)
         .collect();
-    if untried && kept.is_empty() {
+    if let (Some(reason), true) = (untried, kept.is_empty()) {
         let key = goal.key().map_or("", |key| key.as_str());
+        let or = match (reason, &remedies.key) {
+            (FailureReason::KeyDenied, Some(remedy)) => {
+                format!("Or grant what may be missing:\n\n{}", remedy.text)
+            }
+            _ => "Or re-run when KMS answers dry runs".to_owned(),
+        };
         kept.push(Failure::new(
-            FailureReason::KeyDenied,
+            reason,
             format!(
                 "no dry run has shown that this principal may encrypt and decrypt under {key}, and the \
                  bucket is not known to keep a version of what is there, so not even one state can be tried safely"
             ),
             format!(
                 "Turn on versioning and grant s3:GetBucketVersioning: then one state goes first, and the rest only \
-                 after it was read back. Or grant what may be missing:\n\n{}",
-                remedies.key.as_ref().map_or("", |remedy| remedy.text.as_str())
+                 after it was read back. {or}"
             ),
         ));
     }

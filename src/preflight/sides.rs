@@ -1,18 +1,20 @@
 //! Which side of the grant is missing, and what to do about it. Pure.
 
 use super::{GrantRemedy, KeyEvidence, NEEDED, needed};
-use crate::aws::{Caller, DryRun, Kind, Lack};
+use crate::aws::{Caller, DryRun, Kind, Lack, NotAllowed};
 use crate::denials::{self, Cause, Parties, PolicyKind};
 use crate::grants::{self, Sides, StateBucket};
 use crate::names::{KeyArn, printable};
 use crate::policies::{Policy, Reach};
+use crate::principal::account_of;
 
 /// What the evidence on the two sides of the grant comes to.
 pub(super) struct Diagnosis {
     /// Which side grants.
     pub(super) sides: Sides,
-    /// The principal's own side denies it, which no key policy makes good.
-    pub(super) iam_denies: bool,
+    /// A statement of the key policy denies it, or the principal's own side does, which no key
+    /// policy makes good; and nothing that was tried has shown otherwise.
+    pub(super) denies: bool,
     /// For the key policy and for the IAM side, what the evidence is.
     pub(super) evidence: [String; 2],
     /// What AWS's message adds.
@@ -45,7 +47,8 @@ pub(super) fn diagnose(
     let read = policy.as_ref().zip(caller.map(|caller| &caller.principal));
     let reach = read.map(|(policy, who)| NEEDED.map(|action| policy.reach(action, who)));
     let denied = read.and_then(|(policy, who)| {
-        NEEDED.iter().find_map(|action| policy.denied_by(action, who)).map(|sid| printable(&sid))
+        let open = NEEDED.iter().filter(|action| !is_shown(key, action));
+        open.filter_map(|action| policy.denied_by(action, who)).next().map(|sid| printable(&sid))
     });
     let (key_policy, of_key) = match (&denied, reach) {
         (Some(sid), _) => {
@@ -63,15 +66,31 @@ pub(super) fn diagnose(
         (None, None) => (None, "the key policy may not be read here".to_owned()),
     };
 
+    let across = caller.is_none_or(|caller| caller.account != target.account());
+    let contradicted = match &key.not_allowed_by_iam {
+        Some(Ok(refused)) => refused.iter().any(|one| {
+            let by_account =
+                || read.is_some_and(|(policy, who)| policy.leaves_to_account(&one.action, who));
+            is_shown(key, &one.action)
+                && NotAllowed::any_forbids(std::slice::from_ref(one), across || by_account())
+        }),
+        _ => false,
+    };
     let of_iam_causes: Vec<Cause> = match &key.not_allowed_by_iam {
-        Some(Ok(refused)) => refused.iter().map(|one| cause_of(one.lack)).collect(),
+        Some(Ok(refused)) if !contradicted => {
+            refused.iter().map(|one| cause_of(one.lack)).collect()
+        }
         _ => Vec::new(),
     };
     let limit = of_iam_causes.iter().find(|cause| !cause.is_lack());
     // A permissions boundary does not limit what a key policy gives to a user by name.
     let iam_denies =
         limit.is_some_and(|cause| cause.explicit || cause.by == PolicyKind::ServiceControl);
+    let is_root = caller.is_some_and(|caller| account_of(&caller.principal.arn).is_some());
     let (iam, of_iam) = match &key.not_allowed_by_iam {
+        Some(Ok(_)) if contradicted => {
+            (None, "IAM's simulation is wrong: what it does not allow was allowed".to_owned())
+        }
         Some(Ok(refused)) => {
             let names = match limit {
                 Some(Cause { explicit: true, .. }) => ": a statement denies it",
@@ -87,6 +106,9 @@ pub(super) fn diagnose(
             (None, "IAM may not be asked here (iam:SimulatePrincipalPolicy)".to_owned())
         }
         Some(Err(_)) => (None, "IAM's simulation does not tell".to_owned()),
+        None if is_root => {
+            (Some(true), "the root user of an account needs no IAM policy".to_owned())
+        }
         None => (None, "IAM was not asked".to_owned()),
     };
 
@@ -126,11 +148,17 @@ pub(super) fn diagnose(
     }
     Diagnosis {
         sides: Sides { key_policy, iam },
-        iam_denies,
+        denies: denied.is_some() || iam_denies,
         evidence: [of_key, of_iam],
         hint: hints.join("; "),
         remedy: GrantRemedy { text: parts.join("\n\n"), lacks },
     }
+}
+
+/// Whether what was tried has shown that this principal may do it: in a dry run, or by a read.
+fn is_shown(key: &KeyEvidence, action: &str) -> bool {
+    key.uses.iter().any(|used| used.of(action).is_allowed())
+        || (action == "kms:Decrypt" && key.read_under_key)
 }
 
 /// What IAM's simulation says, as a message would.

@@ -55,6 +55,7 @@ fn evidence(generate: DryRun, decrypt: DryRun, encrypt: DryRun) -> Evidence {
             rotation: Ok(true),
             policy: Err(error(Kind::Denied, "AccessDeniedException")),
             not_allowed_by_iam: None,
+            read_under_key: false,
             encrypt,
             uses: vec![Use { state: "production".into(), generate, decrypt }],
         }),

@@ -14,6 +14,7 @@ mod check_run;
 mod demanded_headers;
 mod documents;
 mod explanations;
+mod dry_runs;
 mod gate;
 mod guards;
 mod history;

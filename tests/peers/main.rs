@@ -1,4 +1,4 @@
-//! Real clients and servers that are not ours: Terraform, the AWS CLI, moto.
+//! Real clients and servers that are not ours: Terraform, the AWS CLI, moto, ministack, LocalStack.
 //!
 //! A peer that is not on PATH is skipped with a line that says so; with
 //! `TFSTATE_KMS_PEERS=require` a missing one is a failure.
@@ -10,7 +10,9 @@ mod common;
 
 mod aws_cli;
 mod by_hand;
+mod emulators;
 mod moto;
+mod server;
 mod terraform;
 mod workspaces;
 

@@ -2,93 +2,43 @@
 //! runs dry runs for real and shows no default encryption. The states must survive it.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
 use crate::common::{BUCKET, KEYS, state, variables};
+use crate::server::Server;
 use crate::{peer, workspace};
 
-struct Moto {
-    server: Child,
-    endpoint: String,
+/// Starts moto.
+fn start(program: &Path) -> Server {
+    Server::start(|port| {
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command
+    })
 }
 
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl Moto {
-    fn start(program: &std::path::Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let started = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "moto does not start");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Self { server, endpoint }
-    }
-
-    /// A PUT as any client could send it; moto looks at no signature.
-    fn put(&self, path: &str, body: &str) {
-        let host = self.endpoint.trim_start_matches("http://");
-        let mut stream = std::net::TcpStream::connect(host).unwrap();
-        let length = body.len();
-        let credential = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request";
-        write!(
-            stream,
-            "PUT {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credential}\r\n\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        variables(&[
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-            ("AWS_ENDPOINT_URL", &self.endpoint),
-        ])
-    }
-
-    fn aws(&self, arguments: &[&str]) -> String {
-        let result = Command::new("aws")
-            .args(arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("PYENV_ROOT", std::env::var_os("PYENV_ROOT").unwrap_or_default())
-            .env("HOME", std::env::temp_dir())
-            .envs(self.environment())
-            .output()
-            .unwrap();
-        assert!(
-            result.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&result.stderr)
-        );
-        String::from_utf8(result.stdout).unwrap().trim().to_owned()
-    }
+/// A PUT as any client could send it; moto looks at no signature.
+fn put(moto: &Server, path: &str, body: &str) {
+    let host = moto.endpoint.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let length = body.len();
+    let credential = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request";
+    write!(
+        stream,
+        "PUT {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credential}\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]
 fn every_byte_survives_a_lax_server() {
     let (Some(program), Some(_)) = (peer("moto_server"), peer("aws")) else { return };
-    let moto = Moto::start(&program);
+    let moto = start(&program);
     moto.aws(&["s3api", "create-bucket", "--bucket", BUCKET]);
     let versioning = ["s3api", "put-bucket-versioning", "--bucket", BUCKET];
     moto.aws(&[&versioning[..], &["--versioning-configuration", "Status=Enabled"]].concat());
@@ -143,7 +93,7 @@ fn every_byte_survives_a_lax_server() {
     ]);
     let request =
         "<ObjectEncryption><SSE-KMS><KMSKeyArn>x</KMSKeyArn></SSE-KMS></ObjectEncryption>";
-    moto.put(&format!("/{BUCKET}/victim?encryption"), request);
+    put(&moto, &format!("/{BUCKET}/victim?encryption"), request);
     moto.aws(&["s3api", "get-object", "--bucket", BUCKET, "--key", "victim", &file("victim")]);
     let victim = std::fs::read(file("victim")).unwrap();
     assert_ne!(victim, std::fs::read(file("body")).unwrap(), "this server knows the operation");
@@ -175,7 +125,7 @@ fn every_byte_survives_a_lax_server() {
 #[test]
 fn a_keys_life_on_another_kms() {
     let (Some(program), Some(_)) = (peer("moto_server"), peer("aws")) else { return };
-    let moto = Moto::start(&program);
+    let moto = start(&program);
     moto.aws(&["s3api", "create-bucket", "--bucket", BUCKET]);
     let versioning = ["s3api", "put-bucket-versioning", "--bucket", BUCKET];
     moto.aws(&[&versioning[..], &["--versioning-configuration", "Status=Enabled"]].concat());
@@ -218,7 +168,7 @@ fn a_keys_life_on_another_kms() {
     let abandon = ("INPUT_ABANDON-VERSIONS", "2");
     let retired = run("retire-key", &[target, confirm, abandon]).green();
     assert_eq!(retired.output("changed"), "true", "{}", retired.log);
-    let state = |moto: &Moto| {
+    let state = |moto: &Server| {
         let query = ["--query", "KeyMetadata.KeyState", "--output", "text"];
         moto.aws(&[&["kms", "describe-key", "--key-id", &id][..], &query].concat())
     };

@@ -21,7 +21,7 @@ pub struct Subject<'a> {
     pub partition: &'a str,
     /// The states' object keys.
     pub states: &'a [String],
-    /// How many of them S3 says a replication status of.
+    /// How many of them, and of their noncurrent versions, S3 says a replication status of.
     pub replicated: usize,
     /// Those that Object Lock keeps, and by what.
     pub locked: &'a [(String, String)],
@@ -245,6 +245,15 @@ fn replication(settings: &Settings, subject: &Subject<'_>) -> Check {
                 format!("no state has a replication status (the rules: {})", error.lack());
             return Check::new(id, Status::Pass, evidence);
         }
+        Err(error) if subject.replicated > 0 => {
+            let evidence = format!(
+                "{} states or versions have a replication status, so there are copies elsewhere (the rules need {}; {})",
+                subject.replicated,
+                error.operation,
+                error.code.as_deref().unwrap_or("no answer")
+            );
+            return Check::new(id, Status::Unknown, evidence);
+        }
         Err(error) => return unknown(id, error),
     };
     let concerned: Vec<_> = found
@@ -308,8 +317,10 @@ fn replicates(role: &str, key: &KeyArn, policy: Option<&Policy>) -> Check {
         Reach::Allowed if who.account == key.account() && policy.names_itself(NEEDED, &who) => {
             Check::new(
                 id,
-                Status::Pass,
-                format!("{begin}, and the key policy lets {shown} decrypt"),
+                Status::Unknown,
+                format!(
+                    "{begin}, and the key policy lets {shown} decrypt; the copies elsewhere were not looked at"
+                ),
             )
         }
         Reach::Allowed => check(

@@ -48,6 +48,8 @@ pub struct History {
     managers: BTreeMap<String, Manager>,
     /// Why the look is not complete, by state.
     incomplete: BTreeMap<String, String>,
+    /// How many of the versions S3 says a replication status of.
+    replicated: usize,
 }
 
 /// The versions of each state, as listed.
@@ -98,7 +100,10 @@ pub async fn look(bucket: &Bucket, listed: Listed, target: &str) -> History {
         .await;
     for (key, version, head) in seen {
         match head {
-            Ok(head) => history.add(Old { key, version, encryption: head.server_side }),
+            Ok(head) => {
+                history.replicated += usize::from(head.replication.is_some());
+                history.add(Old { key, version, encryption: head.server_side });
+            }
             // It was there when it was listed: a lifecycle rule has ended it since.
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) => {
@@ -218,14 +223,28 @@ impl History {
         gaps
     }
 
-    /// The check, with the lifecycle rule that ages the exposed versions out.
-    pub fn check(&self, bucket: &str, states: &[String]) -> Check {
+    /// How many of the versions that were first looked at S3 says a replication status of.
+    pub fn replicated(&self) -> usize {
+        self.replicated
+    }
+
+    /// The bucket has never had versioning, so there was nothing to be listed.
+    pub fn never_versioned(&mut self) {
+        self.incomplete.clear();
+    }
+
+    /// The check, with the lifecycle rule that ages the exposed versions out. `versioned`: whether
+    /// the bucket's versioning is on, where that is known.
+    pub fn check(&self, bucket: &str, states: &[String], versioned: Option<bool>) -> Check {
         let id = CheckId::History;
         let all = self.versions.len();
         let mut dates: Vec<Option<&str>> =
             self.exposed().map(|old| old.version.written_at.as_deref()).collect();
         let exposed = dates.len();
         let mut evidence = match exposed {
+            0 if all == 0 && self.incomplete.is_empty() && versioned == Some(false) => {
+                "there are no noncurrent versions: versioning is off".to_owned()
+            }
             0 if all == 0 && self.incomplete.is_empty() => {
                 "there are no noncurrent versions".to_owned()
             }

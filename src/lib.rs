@@ -120,6 +120,7 @@ pub async fn run(environment: Environment, log: Log, cancelled: Cancelled) -> Ex
             }
         }
         Err(refused) => {
+            report.mode = refused.mode;
             let about_key: Vec<Failure>;
             (report.failures, about_key) = refusals(&environment, refused).await;
             report.checks.extend(about_key.first().map(|failure| {
@@ -263,10 +264,11 @@ fn publish(report: &Report, runner: &Runner, path: &Path, summary: bool, log: &L
     {
         complain("GITHUB_STEP_SUMMARY", error);
     }
-    let verdict = if report.failures.is_empty() { "done" } else { "FAILED" };
     log.line(&format!(
-        "{verdict}: {} requests in {:.1} s; report in {shown}",
-        report.requests, report.seconds
+        "{}: {} requests in {:.1} s; report in {shown}",
+        report::headline(report),
+        report.requests,
+        report.seconds
     ));
 }
 

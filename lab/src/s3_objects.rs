@@ -52,9 +52,24 @@ impl Lock {
     }
 }
 
+/// AWS: an object of a source bucket has a status where a rule takes it (S3 API Reference,
+/// HeadObject, x-amz-replication-status).
+fn replication<T>(
+    call: &Call<'_, T>,
+    bucket: &str,
+    key: &str,
+    version: &Version,
+) -> Option<ReplicationStatus> {
+    use crate::buckets::Encryption as Kept;
+    let (prefix, takes_kms) = call.world.buckets.get(bucket)?.replication.as_ref()?;
+    let plain = matches!(version.encryption, Kept::None | Kept::SseS3);
+    let taken = key.starts_with(prefix.as_str()) && (*takes_kms || plain);
+    taken.then(|| ReplicationStatus::from_static(ReplicationStatus::COMPLETED))
+}
+
 /// GET and HEAD answer with the same headers.
 macro_rules! describe {
-    ($output:ident, $version:expr, $id:expr, $lock:expr, $checksum:expr) => {{
+    ($output:ident, $version:expr, $id:expr, $lock:expr, $checksum:expr, $replication:expr) => {{
         let version = $version;
         let lock: Lock = $lock;
         let checksum: Checksum = $checksum;
@@ -83,6 +98,7 @@ macro_rules! describe {
             checksum_sha1: checksum.checksum_sha1,
             checksum_sha256: checksum.checksum_sha256,
             checksum_type: checksum.checksum_type,
+            replication_status: $replication,
             ..Default::default()
         }
     }};
@@ -116,7 +132,8 @@ pub(crate) fn get(call: Call<'_, GetObjectInput>) -> S3Result<GetObjectOutput> {
     let sum = if asked { checksum(version) } else { Checksum::default() };
     let length = part.is_some().then_some(body.len());
     let id = call.world.shown_id(bucket, version);
-    let described = describe!(GetObjectOutput, version, id, lock, sum);
+    let copied = replication(&call, bucket, key, version);
+    let described = describe!(GetObjectOutput, version, id, lock, sum, copied);
     Ok(GetObjectOutput {
         content_length: length
             .map_or(described.content_length, |length| i64::try_from(length).ok()),
@@ -140,7 +157,8 @@ pub(crate) fn head(call: Call<'_, HeadObjectInput>) -> S3Result<HeadObjectOutput
     }
     let lock = Lock::of(&call, bucket, key, version);
     let id = call.world.shown_id(bucket, version);
-    Ok(describe!(HeadObjectOutput, version, id, lock, sum))
+    let copied = replication(&call, bucket, key, version);
+    Ok(describe!(HeadObjectOutput, version, id, lock, sum, copied))
 }
 
 pub(crate) fn put(mut call: Call<'_, PutObjectInput>, body: Bytes) -> S3Result<PutObjectOutput> {

@@ -226,7 +226,12 @@ fn a_replication_role_that_cannot_decrypt_is_found() {
         (Some(json!([])), Status::Warn, "does not let", true),
         (Some(json!([statement("Allow", REPLICATION, true)])), Status::Unknown, "conditions", true),
         (Some(json!([statement("Allow", root, false)])), Status::Unknown, "leaves it to", false),
-        (Some(json!([statement("Allow", REPLICATION, false)])), Status::Pass, "lets", false),
+        (
+            Some(json!([statement("Allow", REPLICATION, false)])),
+            Status::Unknown,
+            "copies elsewhere",
+            false,
+        ),
         (
             Some(json!([statement("Allow", root, false), statement("Deny", REPLICATION, false)])),
             Status::Warn,

@@ -11,7 +11,7 @@ use super::api::{Api, ApiError};
 use super::runs::entries;
 use crate::inputs::{Environment, Request};
 use crate::names::percent_encoded;
-use crate::report::{Action, FileAction, Report, Verdict};
+use crate::report::{Action, FileAction, Report, Verdict, headline};
 
 /// GitHub's limit for a check run's summary (characters).
 const SUMMARY_LIMIT: usize = 65_535;
@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct CheckRun {
     api: Api,
     id: u64,
-    title: String,
 }
 
 impl CheckRun {
@@ -36,8 +35,6 @@ impl CheckRun {
     pub async fn begin(environment: &Environment, request: &Request) -> Result<Self, String> {
         let api = Api::of(environment, request.github_token.as_ref())?;
         let sha = head_sha(environment).ok_or("GITHUB_SHA is not set")?;
-        let title =
-            format!("Terraform state of {} ({})", request.environment, request.mode.as_str());
         let number = |name| environment.get(name).unwrap_or_default();
         let mut body = json!({
             "name": format!("tfstate-kms: {} {}", request.environment, request.mode.as_str()),
@@ -52,7 +49,7 @@ impl CheckRun {
         let why = match call.await {
             Ok(Ok(answer)) => {
                 let id = answer["id"].as_u64().ok_or("GitHub's answer holds no id")?;
-                return Ok(Self { api, id, title });
+                return Ok(Self { api, id });
             }
             Ok(Err(error @ ApiError::Unavailable(_))) => error.to_string(),
             Ok(Err(error)) => return Err(explained(&error)),
@@ -61,7 +58,7 @@ impl CheckRun {
         // It may be there all the same, and would stay open for good.
         let look = tokio::time::timeout(PATIENCE, Self::find(&api, &sha, &body));
         match look.await.ok().flatten() {
-            Some(id) => Ok(Self { api, id, title }),
+            Some(id) => Ok(Self { api, id }),
             None => Err(why),
         }
     }
@@ -88,7 +85,8 @@ impl CheckRun {
         let annotations = annotations(report);
         let mut parts: Vec<&[Value]> = annotations.chunks(ANNOTATIONS).collect();
         let last = parts.pop().unwrap_or_default();
-        let output = |annotations: &[Value]| json!({ "title": self.title, "summary": summary, "annotations": annotations });
+        let title = headline(report);
+        let output = |annotations: &[Value]| json!({ "title": title, "summary": summary, "annotations": annotations });
         let send = async {
             for part in parts {
                 self.api.patch(&path, &json!({ "output": output(part) })).await?;

@@ -179,6 +179,8 @@ impl Request {
 pub struct Refused {
     /// Everything that is wrong.
     pub problems: Vec<Problem>,
+    /// The mode, where that much is known.
+    pub mode: Option<Mode>,
     /// An alias or a bare id that was given as the key: KMS may know what it stands for.
     pub key_to_look_up: Option<String>,
 }
@@ -209,6 +211,8 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn request(mut self, raw: RawInputs) -> Result<Request, Refused> {
         let mode = self.choice("mode", raw.mode.clone(), Mode::Apply);
+        let known_mode =
+            self.problems.iter().all(|problem| problem.input != "mode").then_some(mode);
         let key = self.key(raw.kms_key_id.clone(), mode);
         if mode == Mode::Rollback && key.is_some() {
             self.problem(
@@ -313,7 +317,8 @@ impl Resolver<'_> {
         if self.problems.is_empty() {
             Ok(request)
         } else {
-            Err(Refused { problems: self.problems, key_to_look_up: self.key_to_look_up })
+            let Self { problems, key_to_look_up, .. } = self;
+            Err(Refused { problems, mode: known_mode, key_to_look_up })
         }
     }
 

@@ -68,6 +68,11 @@ impl Mode {
     pub fn is_about_a_key(self) -> bool {
         matches!(self, Self::CreateKey | Self::RetireKey | Self::RecoverKey | Self::Revoke)
     }
+
+    /// It ends with a verdict on the states.
+    pub fn judges_states(self) -> bool {
+        matches!(self, Self::Apply | Self::Verify | Self::Rollback)
+    }
 }
 
 spelled! {

@@ -119,9 +119,22 @@ impl Run<'_> {
         if let Some(why) = blocked {
             report.warnings.push(format!("`history: rekey` did nothing: {why}"));
         }
+        let settings = looked.settings.as_ref();
+        let versioned = settings.and_then(|found| found.versioning.as_ref().ok().copied());
+        // A bucket that has never had versioning names no version; one where it is suspended
+        // names `null`, and may keep older ones (S3 User Guide, "Working with objects in a
+        // versioning-suspended bucket").
+        let mut seen =
+            looked.survey.states.iter().filter_map(|state| state.found.seen()).peekable();
+        let unnamed = seen.peek().is_some() && seen.all(|seen| seen.version_id.is_none());
+        if versioned == Some(false) && unnamed {
+            history.never_versioned();
+        }
         report.exposed_versions = history.output();
-        let check = history.check(&self.request.bucket, &states);
-        let required = self.request.history == HistoryMode::Require && !history.is_closed();
+        let check = history.check(&self.request.bucket, &states, versioned);
+        let required = self.request.history == HistoryMode::Require
+            && report.failures.is_empty()
+            && !history.is_closed();
         if required && matches!(self.request.mode, Mode::Apply | Mode::Verify) {
             report.failures.push(Failure::new(
                 FailureReason::VersionsExposed,

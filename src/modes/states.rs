@@ -11,6 +11,7 @@ use crate::denials::Remedies;
 use crate::doctor::{self, Silence, Subject};
 use crate::gate::Gate;
 use crate::grants::{self, InBucket, Sides};
+use crate::history::History;
 use crate::in_flight;
 use crate::inputs::{Lock, Mode};
 use crate::names::printable;
@@ -217,18 +218,19 @@ impl Run<'_> {
         let (survey, versioned) = (&looked.survey, looked.versioned());
         let fallback = plan.rekeys().any(|(at, _)| has_version(survey, at, versioned));
         let untried = access == Some(Access::OnlyS3CanTell) && writes && !fallback;
-        if !is_needed(survey, writes) {
-            let of_grant = [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy];
-            let failed =
-                |check: &&mut Check| of_grant.contains(&check.id) && check.status == Status::Fail;
-            report.checks.iter_mut().filter(failed).for_each(|check| check.status = Status::Warn);
-        }
         // What was not refused is not denied.
         let untried = untried.then_some(match looked.evidence.is_refused() {
             true => FailureReason::KeyDenied,
             false => FailureReason::AwsUnavailable,
         });
         refusals.extend(access_refusals(about_key, goal, survey, writes, untried, remedies));
+        // It forbids nothing: this run re-keys no state, or leaves it to S3 to tell.
+        if !refusals.iter().any(|refusal| refusal.reason == FailureReason::KeyDenied) {
+            let of_grant = [CheckId::GrantKeyPolicy, CheckId::GrantIamPolicy];
+            let failed =
+                |check: &&mut Check| of_grant.contains(&check.id) && check.status == Status::Fail;
+            report.checks.iter_mut().filter(failed).for_each(|check| check.status = Status::Warn);
+        }
         if let Some(settings) = &looked.settings {
             let checks = doctor::bucket_checks(settings, &known.subject(self, goal, looked));
             let denied = checks.iter().find(|check| check.status == Status::Fail);
@@ -519,7 +521,8 @@ impl Known {
                 .states
                 .iter()
                 .filter_map(|state| state.found.seen()?.replication.as_ref())
-                .count(),
+                .count()
+                + looked.history.as_ref().map_or(0, History::replicated),
             locked: &self.locked,
             locks: self.locks,
             acl: request.acl.as_deref(),

@@ -11,7 +11,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 
-pub use summary::{JOB_SUMMARY, markdown};
+pub use summary::{JOB_SUMMARY, headline, markdown};
 pub use verdict::Verdict;
 
 use crate::aws::{Caller, ServerSide};
@@ -51,7 +51,8 @@ pub struct Report {
     /// What keeps the verdict from being `protected`.
     pub left_open: Vec<String>,
     /// At least one current state was seen, each was read back under the wanted encryption, and
-    /// no check failed. Says nothing of noncurrent versions: see [`Report::verdict`].
+    /// no check failed. Says nothing of noncurrent versions: see [`Report::verdict`]. In a key mode:
+    /// every step is done.
     pub verified: bool,
     /// Something was written: a file or a state.
     pub changed: bool,
@@ -314,20 +315,17 @@ impl Report {
         };
     }
 
-    /// Ends the run: the time it took, and whether the states are verified.
+    /// Ends the run: the time it took, whether the states are verified, and the verdict.
     pub fn finish(&mut self, elapsed: Duration) {
         self.seconds = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
         self.checks.sort_by_key(|check| check.id);
-        if let Some(key) = &self.key {
-            self.verified = self.failures.is_empty() && key.steps.iter().all(|step| step.done);
-            return;
-        }
         // Whatever the check is about: what has failed is no success.
         if self.failures.is_empty() {
             let failed = self.checks.iter().filter(|check| check.status == Status::Fail);
             let failed: Vec<Failure> = failed.map(failure_of).collect();
             self.failures = failed;
         }
+        self.verified = self.is_verified();
         (self.verdict, self.left_open) = verdict::of(self);
         match self.verdict {
             Some(Verdict::Partly) => {
@@ -339,13 +337,20 @@ impl Report {
             ),
             _ => {}
         }
-        self.verified = self.failures.is_empty()
-            && self.objects.iter().any(|object| object.after.is_some())
-            && self.checks.iter().all(|check| check.status != Status::Fail)
+    }
+
+    fn is_verified(&self) -> bool {
+        if let Some(key) = &self.key {
+            return self.failures.is_empty() && key.steps.iter().all(|step| step.done);
+        }
+        let read = |object: &ObjectReport| object.after.is_some() && object.read_at.is_some();
+        let absent = |object: &ObjectReport| object.action == Action::Absent;
+        self.failures.is_empty()
+            && self.objects.iter().any(read)
+            && self.objects.iter().all(|object| absent(object) || read(object))
             && !self.objects.iter().any(|object| object.action == Action::WouldRekey)
-            && !(self.expects_by_pattern
-                && self.objects.iter().any(|object| object.action == Action::Absent))
-            && self.mode != Some(Mode::Backend);
+            && !(self.expects_by_pattern && self.objects.iter().any(absent))
+            && self.mode != Some(Mode::Backend)
     }
 
     /// `aws:kms`, `AES256`, `none`, `mixed` or `absent`: what the states are now; empty where

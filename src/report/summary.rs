@@ -13,7 +13,11 @@ pub const JOB_SUMMARY: usize = 900 * 1024;
 /// at least); what does not fit is in the report.
 pub fn markdown(report: &Report, report_path: &str, limit: usize) -> String {
     let mut out = String::new();
-    out.push_str(&verdict(report));
+    let environment = text(report.environment.as_deref().unwrap_or("?"));
+    let line = headline(report);
+    let (sign, line) = line.split_once(' ').unwrap_or_default();
+    let line = text(line);
+    out.push_str(&format!("## Terraform state of {environment}\n\n### {sign} {line}\n\n"));
     let failures = report.grouped_failures();
     let pieces = failures
         .iter()
@@ -57,18 +61,30 @@ fn clip(value: &str, bytes: usize) -> std::borrow::Cow<'_, str> {
     format!("{} … (whole in the report)", &value[..cut]).into()
 }
 
-fn verdict(report: &Report) -> String {
+/// The verdict, or what else the run amounts to, in one line that begins with a sign.
+pub fn headline(report: &Report) -> String {
     let count = report.objects.iter().filter(|o| o.after.is_some()).count();
-    let states = if count == 1 { "state".to_owned() } else { format!("{count} states") };
+    let states = if count == 1 { "1 state".to_owned() } else { format!("{count} states") };
     let mode = report.mode.map_or("", Mode::as_str);
-    let line = match (report.failures.first(), report.mode) {
-        (Some(failure), _) => format!("❌ {mode}: {}", failure.reason.meaning()),
+    let open = || clip(report.left_open.first().map_or("", String::as_str), 200);
+    match (report.failures.first(), report.mode) {
+        (Some(failure), _) => {
+            format!("❌ {mode} failed: {}", failure.reason.meaning()).replacen("❌  ", "❌ ", 1)
+        }
         (None, Some(Mode::Backend)) => "✅ backend files are as wanted".to_owned(),
         (None, Some(about)) if about.is_about_a_key() => match report.verified {
             true => format!("✅ {mode}: done"),
             false => format!("🔷 {mode}: what it would do is below; nothing of that was written"),
         },
-        (None, _) if count == 0 => "⚪ no state exists yet; nothing was verified".to_owned(),
+        (None, _) if count == 0 => match report.verdict {
+            Some(Verdict::Partly) => {
+                format!("⚠️ partly protected: {}; nothing was verified", open())
+            }
+            Some(Verdict::Unprotected) => {
+                "⚠️ unprotected on purpose: no state exists yet; nothing was verified".to_owned()
+            }
+            _ => "⚪ no state exists yet; nothing was verified".to_owned(),
+        },
         (None, Some(Mode::Plan)) => match (would(report), would_write(report)) {
             (0, 0) => format!("✅ plan: nothing to do, {states} as wanted"),
             (0, files) => {
@@ -84,23 +100,17 @@ fn verdict(report: &Report) -> String {
             Some(Verdict::Protected) => format!(
                 "✅ protected: {states} under the customer-managed key, read back and unchanged"
             ),
-            Some(Verdict::Partly) => {
-                let open = report.left_open.first().map_or("", String::as_str);
-                format!(
-                    "⚠️ partly protected: {states} under the customer-managed key, read back and unchanged; \
-                     but {}",
-                    text(&clip(open, 200))
-                )
-            }
+            Some(Verdict::Partly) => format!(
+                "⚠️ partly protected: {states} under the customer-managed key, read back and unchanged; but {}",
+                open()
+            ),
             Some(Verdict::Unprotected) => format!(
                 "⚠️ unprotected on purpose: {states} back under SSE-S3, read back and unchanged"
             ),
             _ if report.verified => format!("✅ {states} readable; no key is asked for"),
             _ => format!("⚠️ {mode}: done, but not everything could be verified"),
         },
-    };
-    let environment = report.environment.as_deref().unwrap_or("?");
-    format!("## Terraform state of {}\n\n### {line}\n\n", text(environment))
+    }
 }
 
 fn backend_files(count: usize) -> String {
@@ -432,10 +442,15 @@ fn next_steps(report: &Report) -> String {
         (true, Some(Mode::Plan)) if would(report) > 0 => {
             &["Run mode `apply`, while no other run writes these states."]
         }
-        (true, Some(Mode::Apply)) if report.changed && report.target.kms_key_arn.is_some() => &[
-            "`terraform plan` should show no changes.",
-            "Older versions of a re-keyed state stay readable without the key until they are aged out.",
-        ],
+        (true, Some(Mode::Apply)) if report.changed && report.target.kms_key_arn.is_some() => {
+            match report.check(CheckId::History).map(|check| check.status) {
+                Some(Status::Pass) => &["`terraform plan` should show no changes."],
+                _ => &[
+                    "`terraform plan` should show no changes.",
+                    "Older versions of a re-keyed state stay readable without the key until they are aged out.",
+                ],
+            }
+        }
         (true, Some(Mode::Rollback)) => &[
             "Keep kms:Decrypt and the key until nothing is under it any more, old versions included.",
         ],

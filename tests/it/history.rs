@@ -198,20 +198,23 @@ async fn the_replication_role_is_looked_at() {
     })
     .await;
     let role = "arn:aws:iam::111111111111:role/replication";
+    let admin = "arn:aws:iam::111111111111:user/admin";
     let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
     assert_eq!(ran.check("replication"), "unknown", "{}", ran.log);
     assert!(ran.summary.contains("put-role-policy --role-name replication"), "{}", ran.summary);
     bench.change_key(|key| {
         let statements = key.policy["Statement"].as_array_mut().unwrap();
         statements[0]["Action"] = json!(["kms:Describe*", "kms:Get*", "kms:Put*", "kms:Create*"]);
-        statements[1]["Principal"]["AWS"] = json!("arn:aws:iam::111111111111:user/admin");
+        statements[1]["Principal"]["AWS"] = json!(admin);
     });
     let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
     assert_eq!(ran.check("replication"), "warn", "{}", ran.log);
     assert!(ran.summary.contains("StateReplication111111111111replication"), "{}", ran.summary);
-    bench.change_key(|key| key.policy["Statement"][1]["Principal"]["AWS"] = json!(["*", role]));
-    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.red("gate-open");
-    assert_eq!(ran.check("replication"), "pass", "{}", ran.log);
+    bench.change_key(|key| key.policy["Statement"][1]["Principal"]["AWS"] = json!([admin, role]));
+    let ran = bench.run_as("admin", "plan", &bench.key, &[]).await.green();
+    assert_eq!(ran.check("replication"), "unknown", "{}", ran.log);
+    let nothing_missing = "lets arn:aws:iam::111111111111:role/replication decrypt; the copies";
+    assert!(ran.report.to_string().contains(nothing_missing), "{}", ran.summary);
 }
 
 /// What is to be pasted names the bucket, and its JSON is whole.

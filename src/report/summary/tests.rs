@@ -84,15 +84,15 @@ fn the_verdict_comes_first() {
     assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚪ no state exists yet"));
     report.objects = vec![object("production")];
     report.verified = true;
-    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ state readable; no key"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ 1 state readable; no key"));
     report.verdict = Some(Verdict::Protected);
-    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ protected: state under"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ✅ protected: 1 state under"));
     report.verdict = Some(Verdict::Partly);
-    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚠️ partly protected: state"));
+    assert!(markdown(&report, "r", JOB_SUMMARY).contains("### ⚠️ partly protected: 1 state"));
     report.failures.push(Failure::new(FailureReason::Drift, "m", "r"));
     assert!(
         markdown(&report, "r", JOB_SUMMARY)
-            .contains("### ❌ apply: a state or a backend file is not as wanted")
+            .contains("### ❌ apply failed: a state or a backend file is not as wanted")
     );
 }
 

@@ -2,7 +2,7 @@
 
 use super::escape::{block, code, label, text};
 use super::{Action, Encryption, FileAction, FileReport, ObjectReport, Report, Verdict};
-use crate::check::{CheckId, Status};
+use crate::check::{CheckId, FailureReason, Status};
 use crate::inputs::Mode;
 
 /// The runner drops a summary over 1 MiB altogether; this leaves room for the other
@@ -143,7 +143,9 @@ fn facts(report: &Report) -> String {
         (Some(key), _) => format!("SSE-KMS under {}", code(key.as_str())),
         (None, "AES256") => "SSE-S3".to_owned(),
         // Inputs that could not be taken say nothing of the key.
-        _ if report.mode.is_none() => String::new(),
+        _ if report.failures.iter().any(|it| it.reason == FailureReason::InvalidInput) => {
+            String::new()
+        }
         _ => "none (STATE_KMS_KEY_ID is empty)".to_owned(),
     };
     if !target.is_empty() {

@@ -7,6 +7,8 @@
 //! and was active at its every look. «Begun» is therefore the first job's start, not the
 //! time at which the run was asked for.
 
+pub mod workflows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -17,23 +19,57 @@ use crate::names::{printable, some_of};
 /// Whose runs are looked for (input `in-flight`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InFlight {
-    /// The usual files as far as the repository has them, and this workflow. Not having the
-    /// right to look is a warning.
-    Auto,
+    /// All workflows of the repository that may write states, this one, and these files. Not
+    /// having the right to look is a warning, but for named files.
+    Auto(Vec<String>),
     /// These files. Not being able to look is an error.
     Files(Vec<String>),
     /// Nobody's.
     None,
 }
 
-/// The workflows of cabal-infra that write states.
-pub const USUAL: [&str; 3] = ["infra.yml", "quiesce.yml", "destroy_terraform.yml"];
+/// The workflows whose runs count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workflows {
+    /// Their files.
+    pub files: BTreeSet<String>,
+    /// Where they were found in a checkout: its other files. A workflow that the checkout does
+    /// not have may be another branch's, and its runs count too.
+    pub others: Option<BTreeSet<String>>,
+    /// What they run that could not be looked into.
+    pub unseen: BTreeSet<String>,
+}
+
+impl Workflows {
+    fn concern(&self, run: &WorkflowRun) -> bool {
+        let elsewhere = |others: &BTreeSet<String>| {
+            let is_file = run.workflow.ends_with(".yml") || run.workflow.ends_with(".yaml");
+            is_file && !others.contains(&run.workflow)
+        };
+        self.files.contains(&run.workflow) || self.others.as_ref().is_some_and(elsewhere)
+    }
+}
+
+impl std::fmt::Display for Workflows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let files = self.files.iter().map(|file| printable(file));
+        write!(f, "workflows looked at: {}", some_of(files, 20, ", "))?;
+        if self.others.is_some() {
+            f.write_str(", and any that this checkout does not have")?;
+        }
+        f.write_str("; not seen: other repositories")?;
+        if !self.unseen.is_empty() {
+            write!(f, ", {}", some_of(self.unseen.iter().cloned(), 10, ", "))?;
+        }
+        Ok(())
+    }
+}
 
 /// What is looked for.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
-    /// The workflow files.
-    pub files: BTreeSet<String>,
+    /// The workflows.
+    pub workflows: Workflows,
     /// A branch, or `*`.
     pub branch: &'a str,
     /// This run's id.
@@ -52,6 +88,8 @@ pub struct Found {
     pub stale: Vec<WorkflowRun>,
     /// A run was let pass since it stands at this same check.
     pub by_step: bool,
+    /// Whose runs were looked for.
+    pub workflows: Workflows,
     /// Why a later look failed; then these are the runs of the last one that did not.
     pub later: Option<Blind>,
 }
@@ -127,7 +165,7 @@ pub struct Look {
 /// The runs that concern the question.
 fn concerned<'r>(question: &Question<'_>, runs: &'r [WorkflowRun]) -> Vec<&'r WorkflowRun> {
     runs.iter()
-        .filter(|run| run.id != question.own && question.files.contains(&run.workflow))
+        .filter(|run| run.id != question.own && question.workflows.concern(run))
         .filter(|run| question.branch == "*" || run.branch == question.branch)
         .collect()
 }
@@ -164,7 +202,7 @@ pub fn judge(question: &Question<'_>, look: &Look) -> Found {
     });
     let own_run = look.runs.iter().find(|run| run.id == question.own);
     let own_began = own_run.and_then(|run| began(run, own_jobs?));
-    let mut found = Found::default();
+    let mut found = Found { workflows: question.workflows.clone(), ..Found::default() };
     for run in concerned(question, &look.runs) {
         let jobs = look.jobs.get(&run.id);
         // A re-run of failed jobs works with the files of the first attempt.
@@ -244,7 +282,7 @@ pub fn report(
     };
     let (status, evidence, remedy, failure) = match found {
         Ok(found) if found.is_clear() => {
-            let evidence = "no other run of these workflows is active".to_owned();
+            let evidence = format!("no other run is active; {}", found.workflows);
             return (Check::new(CheckId::NoRunInFlight, Status::Pass, evidence), None);
         }
         Ok(found) => {
@@ -265,6 +303,7 @@ pub fn report(
                      which keep the old file): if it goes on, its Terraform writes the state back as it was",
                 )
             };
+            evidence.push_str(&format!("; {}", found.workflows));
             if let Some(blind) = &found.later {
                 evidence.push_str(&format!("; the last look failed ({})", blind.why));
             }

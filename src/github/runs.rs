@@ -142,13 +142,14 @@ impl Api {
         understood(&self.page("actions/runs?", "workflow_runs", 1).await?)
     }
 
-    /// The file names of the repository's workflows.
+    /// The file names of the repository's workflows. GitHub's own (`dynamic/…`) have none.
     ///
     /// # Errors
     /// As classified.
     pub async fn workflow_files(&self) -> Result<BTreeSet<String>, ApiError> {
         let values = self.pages("actions/workflows?", "workflows").await?;
-        let paths = values.iter().filter_map(|value| value["path"].as_str());
+        let has_file = |path: &&str| path.starts_with(".github/workflows/");
+        let paths = values.iter().filter_map(|value| value["path"].as_str()).filter(has_file);
         Ok(paths.map(|path| file_name(path).to_owned()).collect())
     }
 

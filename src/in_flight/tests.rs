@@ -27,11 +27,15 @@ fn job(id: u64, status: &str, started_at: &str, step: &str) -> Job {
     }
 }
 
+fn only(files: BTreeSet<String>) -> Workflows {
+    Workflows { files, ..Workflows::default() }
+}
+
 /// What run `own` comes to: who is busy and who is stale.
 fn judged(own: u64, runs: &[(WorkflowRun, Vec<Job>)]) -> (Vec<u64>, Vec<u64>) {
     let runner = format!("runner-{own}");
     let files = ["infra.yml".to_owned()].into();
-    let question = Question { files, branch: "*", own, runner: Some(&runner) };
+    let question = Question { workflows: only(files), branch: "*", own, runner: Some(&runner) };
     let all: Vec<WorkflowRun> = runs.iter().map(|(run, _)| run.clone()).collect();
     let examined = to_examine(&question, &all);
     let jobs = runs.iter().filter(|(run, _)| examined.contains(&run.id));
@@ -62,7 +66,7 @@ fn everyone_who_is_active_counts_older_or_newer() {
         }
     }
     let files = ["infra.yml".to_owned()].into();
-    let elsewhere = Question { files, branch: "release", own: 5, runner: None };
+    let elsewhere = Question { workflows: only(files), branch: "release", own: 5, runner: None };
     let runs = vec![run(4, "in_progress", "t4")];
     assert!(judge(&elsewhere, &Look { runs, ..Look::default() }).is_clear());
 }
@@ -174,7 +178,8 @@ fn jobs_that_are_not_known_excuse_nobody() {
         [("in_progress", "t6", 0), ("pending", "t6", 0), ("waiting", "t6", 0), ("waiting", "t4", 1)]
     {
         let runs = vec![run(5, "in_progress", "t5"), run(6, status, began)];
-        let question = Question { files: files.clone(), branch: "*", own: 5, runner: Some("r") };
+        let question =
+            Question { workflows: only(files.clone()), branch: "*", own: 5, runner: Some("r") };
         let found = judge(&question, &Look { runs, ..Look::default() });
         assert_eq!((found.busy.len(), found.stale.len()), (1 - stale, stale), "{status}");
     }

@@ -70,14 +70,16 @@ impl Resolver<'_> {
     }
 
     pub(super) fn in_flight(&mut self, raw: Option<String>) -> InFlight {
-        let Some(text) = raw else { return InFlight::Auto };
-        let words: Vec<&str> = words(&text).collect();
-        match words[..] {
-            ["auto"] => return InFlight::Auto,
-            ["none"] => return InFlight::None,
-            _ => {}
+        let Some(text) = raw else { return InFlight::Auto(Vec::new()) };
+        let mut words: Vec<&str> = words(&text).collect();
+        if words == ["none"] {
+            return InFlight::None;
         }
-        if words.is_empty() {
+        let auto = words.first() == Some(&"auto");
+        if auto {
+            words.remove(0);
+        }
+        if words.is_empty() && !auto {
             self.problem("in-flight", "names no file; `none` switches it off");
         }
         for file in &words {
@@ -87,7 +89,8 @@ impl Resolver<'_> {
                 "must be `auto`, `none` or file names of .github/workflows, such as `infra.yml`";
             self.check("in-flight", file, wrong, problem);
         }
-        InFlight::Files(words.into_iter().map(str::to_owned).collect())
+        let files = words.into_iter().map(str::to_owned).collect();
+        if auto { InFlight::Auto(files) } else { InFlight::Files(files) }
     }
 
     pub(super) fn seconds(&mut self, input: &str, raw: Option<String>, default: u64) -> Duration {

@@ -1,6 +1,6 @@
 //! Asks GitHub for runs in flight, and waits for them.
 
-use std::collections::BTreeSet;
+use std::path::{Component, Path};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::Run;
 use crate::github::{Api, ApiError, file_name};
-use crate::in_flight::{self, Blind, Found, InFlight, Look, Question, USUAL};
+use crate::in_flight::{self, Blind, Found, InFlight, Look, Question, Workflows, workflows};
 use crate::inputs::Mode;
 use crate::plan::Goal;
 
@@ -35,7 +35,11 @@ impl Run<'_> {
 
     /// Whether not having the right to look is an error.
     pub(super) fn in_flight_is_strict(&self) -> bool {
-        matches!(self.request.in_flight, InFlight::Files(_))
+        match &self.request.in_flight {
+            InFlight::Files(_) => true,
+            InFlight::Auto(named) => !named.is_empty(),
+            InFlight::None => false,
+        }
     }
 
     /// Waits until nobody is in the way any more, as long as it may. A look that fails is made
@@ -81,25 +85,53 @@ impl Run<'_> {
             })?;
         let api = Api::of(environment, self.request.github_token.as_ref())
             .map_err(|why| Blind::no_right(why, "Give `github-token`, or set `in-flight: none`"))?;
-        let files = match &self.request.in_flight {
-            InFlight::Files(named) => {
-                // A name with a slip in it would find nothing, and let everyone pass.
-                let known = api.workflow_files().await?;
-                if let Some(unknown) = named.iter().find(|file| !known.contains(*file)) {
-                    let why = format!("the repository has no workflow file `{unknown}`");
-                    return Err(Blind::no_right(why, "Correct `in-flight`"));
-                }
-                named.iter().cloned().collect()
-            }
-            InFlight::Auto | InFlight::None => {
-                let own = environment.get("GITHUB_WORKFLOW_REF").map(file_name);
-                USUAL.into_iter().chain(own).map(str::to_owned).collect::<BTreeSet<_>>()
-            }
+        let (named, auto) = match &self.request.in_flight {
+            InFlight::Files(named) => (named.as_slice(), false),
+            InFlight::Auto(named) => (named.as_slice(), true),
+            InFlight::None => (&[][..], false),
         };
+        if !named.is_empty() {
+            // A name with a slip in it would find nothing, and let everyone pass.
+            let known = api.workflow_files().await?;
+            if let Some(unknown) = named.iter().find(|file| !known.contains(*file)) {
+                let why = format!("the repository has no workflow file `{unknown}`");
+                return Err(Blind::no_right(why, "Correct `in-flight`"));
+            }
+        }
+        let mut workflows = Workflows::default();
+        if auto {
+            let own = environment.get("GITHUB_WORKFLOW_REF").map(file_name);
+            workflows = match own.and_then(|own| self.workflows_of_checkout(own)) {
+                Some(found) => found,
+                None => Workflows { files: api.workflow_files().await?, ..Workflows::default() },
+            };
+            workflows.files.extend(own.map(str::to_owned));
+        }
+        workflows.files.extend(named.iter().cloned());
         let branch = self.request.in_flight_branch.as_deref().unwrap_or("*");
         let runner = environment.get("RUNNER_NAME");
-        let question = Question { files, branch, own, runner };
+        let question = Question { workflows, branch, own, runner };
         Ok(Watch { api, question, began: Instant::now() })
+    }
+
+    /// The workflows that the checkout has; `None`: it is none of this repository, for it does not
+    /// have the workflow `own`.
+    fn workflows_of_checkout(&self, own: &str) -> Option<Workflows> {
+        let entries = std::fs::read_dir(self.workspace.join(workflows::FOLDER)).ok()?;
+        let names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".yml") || name.ends_with(".yaml"))
+            .collect();
+        names.iter().any(|name| name == own).then(|| {
+            workflows::of_checkout(&names, |path| {
+                // Not out of the workspace.
+                if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
+                    return Ok(None);
+                }
+                let content = crate::files::read(&self.workspace.join(path)).map_err(|_| ())?;
+                content.map(String::from_utf8).transpose().map_err(|_| ())
+            })
+        })
     }
 }
 

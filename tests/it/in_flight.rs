@@ -35,8 +35,29 @@ const STEP: &str = "State under the key";
 /// When this run's job begins.
 const BEGAN: &str = "2026-11-24T02:00:50Z";
 
-/// A repository with this run and others.
+/// A repository with this run and others, checked out.
 async fn repository(others: Vec<WorkflowRun>) -> Bench {
+    let bench = not_checked_out(others).await;
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/workflows");
+    for name in ["infra.yml", "quiesce.yml", "destroy_terraform.yml", "migrate-state.yml"] {
+        check_out(&bench, name, &std::fs::read_to_string(examples.join(name)).unwrap());
+    }
+    check_out(
+        &bench,
+        "lint.yml",
+        "jobs:\n  lint:\n    steps:\n      - run: terraform fmt -check\n",
+    );
+    bench
+}
+
+/// A workflow file of the checkout.
+fn check_out(bench: &Bench, name: &str, text: &str) {
+    let folder = bench.workspace.path().join(".github/workflows");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+async fn not_checked_out(others: Vec<WorkflowRun>) -> Bench {
     Bench::with(Topology::Roles, |world| {
         let own = WorkflowRun {
             workflow: "migrate-state.yml".into(),
@@ -438,4 +459,77 @@ async fn a_cancelled_wait_writes_nothing() {
     let ran = ran.red("cancelled");
     bench.assert_untouched(&digest);
     assert!(ran.log.contains("waiting for") && seconds < 5.0, "{seconds}: {}", ran.log);
+}
+
+fn evidence(ran: &Ran) -> String {
+    let checks = ran.report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["id"] == "no-run-in-flight").unwrap();
+    check["evidence"].as_str().unwrap().to_owned()
+}
+
+/// Under any name, in a called workflow or a local action.
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_finds_every_workflow_of_the_checkout_that_may_write() {
+    let of = |workflow: &str| WorkflowRun { workflow: workflow.into(), ..other(4, "in_progress") };
+    let bench = repository(vec![of("deploy.yml")]).await;
+    let action = bench.workspace.path().join(".github/actions/go");
+    std::fs::create_dir_all(&action).unwrap();
+    std::fs::write(action.join("action.yml"), "runs:\n  steps:\n    - run: tofu apply\n").unwrap();
+    let writers = [
+        ("deploy.yml", "steps:\n  - run: terraform -chdir=x apply\n"),
+        ("caller.yml", "jobs:\n  a:\n    uses: ./.github/workflows/deploy.yml\n"),
+        ("action.yaml", "steps:\n  - uses: ./.github/actions/go\n"),
+        ("kms.yml", "steps:\n  - uses: cabalmail/tfstate-kms@v1\n"),
+    ];
+    for (name, text) in writers {
+        check_out(&bench, name, text);
+    }
+    check_out(&bench, "made.yml", "steps:\n  - run: make deploy\n");
+    for (name, _) in writers {
+        bench.lab.world().github.runs[0] = of(name);
+        let ran = refused(&bench, &[]).await;
+        assert!(ran.log.contains(&link(4)), "{name}: {}", ran.log);
+    }
+    // Another branch's.
+    bench.lab.world().github.runs[0] = of("nowhere-here.yml");
+    let _ = refused(&bench, &[]).await;
+    // One that runs a wrapper counts where it is named.
+    bench.lab.world().github.runs[0] = of("made.yml");
+    bench.lab.world().github.workflows.push("made.yml".into());
+    let _ = refused(&bench, &[("INPUT_IN-FLIGHT", "auto made.yml")]).await;
+    let ran = run(&bench, "apply", &[]).await.green();
+    let said = evidence(&ran);
+    let usual = ["infra.yml", "quiesce.yml", "destroy_terraform.yml", "migrate-state.yml"];
+    for name in writers.map(|(name, _)| name).into_iter().chain(usual) {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    assert!(!said.contains("lint.yml"), "{said}");
+    assert!(said.contains("not seen: other repositories, `make deploy` in made.yml"), "{said}");
+    let asked = bench.lab.log().iter().filter(|entry| entry.operation == "ListWorkflows").count();
+    assert_eq!(asked, 1);
+}
+
+/// Without a checkout GitHub names the workflows, and all of them count.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_checkout_all_workflows_count() {
+    let lint = |status| WorkflowRun { workflow: "lint.yml".into(), ..other(4, status) };
+    let bench = not_checked_out(vec![lint("in_progress")]).await;
+    // More than a page of them, and GitHub's own.
+    let many = (0..150).map(|number| format!("w{number}.yml"));
+    bench.lab.world().github.workflows.splice(0..0, many);
+    // A checkout of another repository does not have this workflow.
+    check_out(&bench, "else.yml", "steps: []\n");
+    let ran = refused(&bench, &[]).await;
+    assert!(ran.log.contains(&link(4)), "{}", ran.log);
+    bench.lab.world().github.runs[0] = lint("completed");
+    let ran = run(&bench, "apply", &[]).await.green();
+    assert!(
+        evidence(&ran).contains("infra.yml, lint.yml, migrate-state.yml"),
+        "{}",
+        evidence(&ran)
+    );
+    // Not having the right to look is never silent.
+    bench.lab.world().github.permissions.clear();
+    let ran = run(&bench, "plan", &[]).await.green();
+    assert_eq!(ran.check("no-run-in-flight"), "unknown");
 }

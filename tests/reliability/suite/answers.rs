@@ -15,7 +15,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use tfstate_kms::aws::{self, AwsError, Kind};
 use tfstate_kms::github::{ApiError, Job, WorkflowRun, entries, meaning, understood};
-use tfstate_kms::in_flight::{self, Blind, Look, Question};
+use tfstate_kms::in_flight::{self, Blind, Look, Question, Workflows};
 
 const STATUSES: [u16; 10] = [200, 204, 301, 400, 403, 404, 409, 412, 429, 503];
 
@@ -183,7 +183,12 @@ pub fn github(text: &str) {
 fn judged(runs: Vec<WorkflowRun>, jobs: Vec<Job>) {
     let files = runs.iter().map(|run| run.workflow.clone()).collect();
     let own = u64::MAX;
-    let question = Question { files, branch: "*", own, runner: Some("r") };
+    let question = Question {
+        workflows: Workflows { files, ..Workflows::default() },
+        branch: "*",
+        own,
+        runner: Some("r"),
+    };
     let ids: Vec<u64> = runs.iter().map(|run| run.id).collect();
     let held = ["waiting", "pending"];
     let active = runs.iter().filter(|run| run.id != own && !held.contains(&run.status.as_str()));

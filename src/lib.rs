@@ -26,6 +26,7 @@ pub mod layout;
 pub mod lock;
 pub mod modes;
 pub mod names;
+pub mod net;
 pub mod plan;
 pub mod policies;
 pub mod preflight;

@@ -48,6 +48,7 @@ pub use session::Session;
 pub use versions::{ObjectVersion, OldVersion, Versions};
 
 use crate::inputs::{self, Environment};
+use crate::net;
 use crate::principal::Principal;
 
 /// Attempts of one call, the first one included. The SDK waits between them
@@ -193,10 +194,13 @@ impl Aws {
             // All attempts of one call together.
             .operation_timeout(attempt * 8 / 3)
             .build();
+        let client = net::aws_client(environment)
+            .map_err(|why| AwsError::new(Kind::Other, "configuration", why))?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(timeouts);
+            .timeout_config(timeouts)
+            .http_client(client);
         if let Ok(name) = AppName::new("tfstate-kms") {
             loader = loader.app_name(name);
         }

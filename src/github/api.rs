@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use octocrab::Octocrab;
-use octocrab::service::middleware::retry::RetryConfig;
 use serde_json::Value;
 
 use crate::inputs::{self, Environment, Secret};
 use crate::names::printable;
+use crate::net;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,16 +76,10 @@ impl Api {
             .filter(|name| is_repository(name))
             .ok_or("GITHUB_REPOSITORY names no repository")?;
         let base = environment.get("GITHUB_API_URL").unwrap_or("https://api.github.com");
-        // Retries are made below: the client's own follow at once, and on writes, too.
-        let client = Octocrab::builder()
-            .base_uri(base.trim_end_matches('/'))
-            .map_err(|_| "GITHUB_API_URL is no address".to_owned())?
-            .personal_token(token.reveal().to_owned())
-            .set_connect_timeout(Some(CONNECT_TIMEOUT))
-            .set_read_timeout(Some(READ_TIMEOUT.min(inputs::attempt_timeout(environment))))
-            .add_retry_config(RetryConfig::None)
-            .build()
-            .map_err(|_| "no client could be made".to_owned())?;
+        // Retries are made below, and not on writes.
+        let read = READ_TIMEOUT.min(inputs::attempt_timeout(environment));
+        let client = net::github_client(environment, base, token, (CONNECT_TIMEOUT, read))
+            .map_err(|why| format!("no client could be made for GITHUB_API_URL: {why}"))?;
         Ok(Self { client, repository: format!("/repos/{repository}") })
     }
 
@@ -151,8 +145,17 @@ fn is_repository(name: &str) -> bool {
 /// for the REST API»).
 fn classify(error: &octocrab::Error) -> ApiError {
     let octocrab::Error::GitHub { source, .. } = error else {
-        // The client's own errors could quote a header.
-        return ApiError::Unavailable("GitHub gave no usable answer".to_owned());
+        // The client's own errors could quote a header; that of the connection does not.
+        let mut chain =
+            std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| {
+                error.source()
+            });
+        let unanswered = chain.find_map(|error| error.downcast_ref::<net::Unanswered>());
+        let why = unanswered.map(|why| format!(": {}", printable(&why.to_string())));
+        return ApiError::Unavailable(format!(
+            "GitHub gave no usable answer{}",
+            why.unwrap_or_default()
+        ));
     };
     let header = |name: &str| {
         let value = source.headers.as_ref()?.get(name)?;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::inputs::{self, Environment};
+use crate::inputs::{self, Environment, Secret};
+use crate::names::printable;
+use crate::net;
 
 /// What STS takes as the token's audience.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -23,16 +25,13 @@ pub async fn oidc_token(environment: &Environment) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").ok_or_else(|| failed("no address"))?;
     let (host, path) = rest.split_once('/').ok_or_else(|| failed("no address"))?;
     let uri = format!("/{path}{separator}audience={AUDIENCE}");
-    let client = octocrab::Octocrab::builder()
-        .base_uri(format!("{scheme}://{host}"))
-        .map_err(|_| failed("no address"))?
-        .personal_token(bearer.to_owned())
-        .set_connect_timeout(Some(timeout))
-        .set_read_timeout(Some(timeout))
-        .build()
-        .map_err(|_| failed("no client"))?;
-    // The errors could quote the address with its query; their kind is enough.
-    let response = client._get(uri).await.map_err(|_| failed("no answer"))?;
+    let base = format!("{scheme}://{host}");
+    let bearer = Secret::from(bearer);
+    let client = net::github_client(environment, &base, &bearer, (timeout, timeout))
+        .map_err(|why| failed(&why))?;
+    // The errors could quote the address with its query; the host is enough.
+    let host = printable(host.rsplit('@').next().unwrap_or_default());
+    let response = client._get(uri).await.map_err(|_| failed(&format!("no answer from {host}")))?;
     if !response.status().is_success() {
         return Err(failed(&format!("status {}", response.status().as_u16())));
     }

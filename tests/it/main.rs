@@ -30,6 +30,7 @@ mod objects;
 mod others;
 mod output;
 mod perils;
+mod proxies;
 mod readers;
 mod refusals;
 mod regions;

@@ -238,9 +238,7 @@ impl History {
     pub fn check(&self, bucket: &str, states: &[String], versioned: Option<bool>) -> Check {
         let id = CheckId::History;
         let all = self.versions.len();
-        let mut dates: Vec<Option<&str>> =
-            self.exposed().map(|old| old.version.written_at.as_deref()).collect();
-        let exposed = dates.len();
+        let exposed = self.exposed().count();
         let mut evidence = match exposed {
             0 if all == 0 && self.incomplete.is_empty() && versioned == Some(false) => {
                 "there are no noncurrent versions: versioning is off".to_owned()
@@ -251,12 +249,15 @@ impl History {
             0 if all == 0 => "noncurrent versions were not looked at".to_owned(),
             0 => format!("none of {all} noncurrent versions is readable without a KMS key"),
             n => {
-                dates.sort_unstable();
-                let mut known = dates.iter().flatten();
-                let first = known.next();
-                let span = match (first, known.next_back().or(first)) {
+                let dates = || self.exposed().filter_map(|old| old.version.written_at);
+                let span = match (dates().min(), dates().max()) {
                     (Some(first), Some(last)) => format!(", written {first} to {last}"),
                     _ => String::new(),
+                };
+                // What has no date may be older or newer than that.
+                let span = match n - dates().count() {
+                    0 => span,
+                    dateless => format!("{span} ({dateless} of unknown date)"),
                 };
                 format!("{n} of {all} noncurrent versions are readable without the key{span}")
             }
@@ -539,7 +540,28 @@ impl RekeyVersions<'_> {
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_types::DateTime;
+    use aws_smithy_types::date_time::Format;
+
     use super::*;
+
+    fn at(text: &str) -> DateTime {
+        DateTime::from_str(text, Format::DateTime).unwrap()
+    }
+
+    /// As texts, a time without a fraction comes after one with it.
+    #[test]
+    fn the_span_is_of_times_and_does_not_hide_what_has_none() {
+        let mut history = History { target: "key".into(), ..Default::default() };
+        let (first, last) = ("2026-11-24T03:35:02Z", "2026-11-24T03:35:02.5Z");
+        for written_at in [Some(last), Some(first), None] {
+            let version = OldVersion { id: "v".into(), written_at: written_at.map(at) };
+            history.add(Old { key: "production".into(), version, encryption: ServerSide::S3 });
+        }
+        let check = history.check("bucket", &[], Some(true));
+        let said = format!("written {first} to {last} (1 of unknown date)");
+        assert!(check.evidence.contains(&said), "{}", check.evidence);
+    }
 
     /// S3 lists versions from the newest to the oldest, and dates them to the second.
     #[test]
@@ -549,7 +571,7 @@ mod tests {
             key: "production".into(),
             version: OldVersion {
                 id: id.into(),
-                written_at: Some(format!("2026-11-24T03:35:{second}Z")),
+                written_at: Some(at(&format!("2026-11-24T03:35:{second}Z"))),
             },
             encryption,
         };

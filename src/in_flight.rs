@@ -12,6 +12,8 @@ pub mod workflows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use aws_smithy_types::DateTime;
+
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
 use crate::github::{ApiError, Job, WorkflowRun};
 use crate::names::{printable, some_of};
@@ -197,7 +199,7 @@ pub fn judge(question: &Question<'_>, look: &Look) -> Found {
     let own_jobs = look.jobs.get(&question.own);
     let own_job = own_jobs.and_then(|jobs| {
         let runner = |job: &&Job| Some(job.runner.as_str()) == question.runner;
-        let running = |job: &&Job| job.status == "in_progress" && !job.started_at.is_empty();
+        let running = |job: &&Job| job.status == "in_progress" && job.started_at.is_some();
         jobs.iter().filter(running).find(runner)
     });
     let own_run = look.runs.iter().find(|run| run.id == question.own);
@@ -207,8 +209,8 @@ pub fn judge(question: &Question<'_>, look: &Look) -> Found {
         let jobs = look.jobs.get(&run.id);
         // A re-run of failed jobs works with the files of the first attempt.
         let asked = match (own_job, own_run) {
-            (Some(job), _) if run.created_at > job.started_at => Asked::After,
-            (None, Some(own)) if run.created_at > own.started_at => Asked::Unclear,
+            (Some(job), _) if is_later(run.created_at, job.started_at) => Asked::After,
+            (None, Some(own)) if is_later(run.created_at, own.started_at) => Asked::Unclear,
             _ => Asked::Before,
         };
         let held_back = ["completed", "waiting", "pending"];
@@ -241,10 +243,23 @@ pub fn judge(question: &Question<'_>, look: &Look) -> Found {
 
 /// When a run began in truth: the start of its attempt's first job that had a runner. It does
 /// not change any more once there is one, so that two runs see the same.
-fn began<'a>(run: &'a WorkflowRun, jobs: &'a [Job]) -> Option<&'a str> {
-    // A re-run of failed jobs lists those of before as well.
-    let of_attempt = |job: &&Job| job.has_begun() && job.started_at >= run.started_at;
-    jobs.iter().filter(of_attempt).map(|job| job.started_at.as_str()).min()
+fn began(run: &WorkflowRun, jobs: &[Job]) -> Option<DateTime> {
+    let mut first = None;
+    for job in jobs.iter().filter(|job| job.has_begun()) {
+        // One of which it is not known may be the first.
+        let started = job.started_at?;
+        // A re-run of failed jobs lists those of before as well.
+        if started >= run.started_at? && first.is_none_or(|first| started < first) {
+            first = Some(started);
+        }
+    }
+    first
+}
+
+/// Surely later: a time of which only the second is known may be any of that second, and one that
+/// is not known any at all.
+fn is_later(one: Option<DateTime>, other: Option<DateTime>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one.secs() > other.secs())
 }
 
 /// All that a run is doing is this step.

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -64,8 +63,8 @@ pub struct Attributes {
     pub redirect: Option<String>,
     /// How many tags it has. S3 tells only those who may read them.
     pub tag_count: u32,
-    /// Object Lock: mode and end (RFC 3339) of the retention, which may be over.
-    pub retention: Option<(String, String)>,
+    /// Object Lock: mode and end of the retention, which may be over.
+    pub retention: Option<(String, DateTime)>,
     /// Object Lock: a legal hold is on.
     pub legal_hold: bool,
 }
@@ -85,15 +84,14 @@ impl Attributes {
     /// The retention, if it lasts: mode and end. S3 refuses one that ends in the past.
     pub(super) fn lasting_retention(&self) -> Option<(&str, DateTime)> {
         let (mode, until) = self.retention.as_ref()?;
-        let until = DateTime::from_str(until, Format::DateTime).ok()?;
         let now = DateTime::from(SystemTime::now());
-        (until > now).then_some((mode.as_str(), until))
+        (*until > now).then_some((mode.as_str(), *until))
     }
 
     /// What keeps this version from being changed or deleted, in words; `None`: nothing.
     pub fn locked_by(&self) -> Option<String> {
-        let retention = self.lasting_retention().zip(self.retention.as_ref());
-        let retention = retention.map(|((mode, _), (_, until))| format!("{mode} until {until}"));
+        let retention = self.lasting_retention();
+        let retention = retention.map(|(mode, until)| format!("{mode} until {until}"));
         let hold = self.legal_hold.then(|| "a legal hold".to_owned());
         let all: Vec<String> = retention.into_iter().chain(hold).collect();
         (!all.is_empty()).then(|| all.join(" and "))
@@ -151,8 +149,8 @@ pub struct Seen {
     pub version_id: Option<String>,
     /// Bytes.
     pub size: u64,
-    /// RFC 3339.
-    pub last_modified: Option<String>,
+    /// When it was written.
+    pub last_modified: Option<DateTime>,
     /// Its encryption.
     pub server_side: ServerSide,
     /// What S3 says of its replication; `None`: no rule takes it (x-amz-replication-status).

@@ -476,16 +476,15 @@ macro_rules! seen {
             ("Content-Language", answer.content_language()),
             ("Expires", answer.expires_string()),
         ];
-        let date = |at: &DateTime| at.fmt(Format::DateTime).unwrap_or_default();
         let retention = answer
             .object_lock_mode()
             .zip(answer.object_lock_retain_until_date())
-            .map(|(mode, until)| (mode.as_str().to_owned(), date(until)));
+            .map(|(mode, until)| (mode.as_str().to_owned(), *until));
         Seen {
             etag: answer.e_tag().unwrap_or_default().to_owned(),
             version_id: text(answer.version_id()),
             size: answer.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
-            last_modified: answer.last_modified().map(date),
+            last_modified: answer.last_modified().copied(),
             server_side: server_side(
                 answer.server_side_encryption(),
                 answer.ssekms_key_id(),

@@ -1,7 +1,7 @@
 //! Old versions, and re-encryption in place.
 
 use aws_sdk_s3::types::{ObjectEncryption, ObjectVersion as ListedVersion, SsekmsEncryption};
-use aws_smithy_types::date_time::Format;
+use aws_smithy_types::DateTime;
 
 use super::error::classify;
 use super::object::{Budget, Hold, Seen, ServerSide};
@@ -13,8 +13,8 @@ use super::{AwsError, Kind};
 pub struct OldVersion {
     /// Its id.
     pub id: String,
-    /// RFC 3339.
-    pub written_at: Option<String>,
+    /// When it was written.
+    pub written_at: Option<DateTime>,
 }
 
 /// The versions of an object, delete markers left out.
@@ -35,8 +35,8 @@ pub struct ObjectVersion {
     pub id: String,
     /// It is the current one.
     pub current: bool,
-    /// RFC 3339.
-    pub written_at: Option<String>,
+    /// When it was written.
+    pub written_at: Option<DateTime>,
 }
 
 impl Bucket {
@@ -86,7 +86,7 @@ impl Bucket {
                 key: version.key().unwrap_or_default().to_owned(),
                 id: version.version_id().unwrap_or("null").to_owned(),
                 current: version.is_latest() == Some(true),
-                written_at: version.last_modified().and_then(|at| at.fmt(Format::DateTime).ok()),
+                written_at: version.last_modified().copied(),
             }));
             // Keys are listed in order, so the object's own versions come first.
             let next = answer.next_key_marker();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
@@ -26,10 +28,10 @@ pub struct WorkflowRun {
     pub status: String,
     /// The branch that it is on.
     pub branch: String,
-    /// When it was asked for: RFC 3339 in UTC, so texts compare as times do.
-    pub created_at: String,
+    /// When it was asked for; `None`: GitHub does not say, or not as a time.
+    pub created_at: Option<DateTime>,
     /// When its present attempt began, likewise.
-    pub started_at: String,
+    pub started_at: Option<DateTime>,
     /// Its present attempt is a re-run, perhaps of failed jobs only: these then work with what
     /// the others made in an earlier attempt.
     pub again: bool,
@@ -41,16 +43,16 @@ impl WorkflowRun {
     /// As GitHub's answer has it; `None`: it is not understood.
     pub fn of(value: &Value) -> Option<Self> {
         let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let created = value["created_at"].as_str()?;
-        let started = value["run_started_at"].as_str().unwrap_or(created);
+        let created_at = time(&value["created_at"]);
+        let started = &value["run_started_at"];
         Some(Self {
             id: value["id"].as_u64()?,
             // Without one, nobody could say whether the run is concerned.
             workflow: file_name(value["path"].as_str()?).to_owned(),
             status: text("status"),
             branch: text("head_branch"),
-            created_at: created.to_owned(),
-            started_at: started.to_owned(),
+            created_at,
+            started_at: if started.is_null() { created_at } else { time(started) },
             again: value["run_attempt"].as_u64().is_some_and(|attempt| attempt > 1),
             url: text("html_url"),
         })
@@ -65,7 +67,7 @@ pub struct Job {
     /// It was left out: it has never begun.
     pub skipped: bool,
     /// When it began, where it has: as a run's.
-    pub started_at: String,
+    pub started_at: Option<DateTime>,
     /// The name of its runner.
     pub runner: String,
     /// The name of the step that is under way.
@@ -81,7 +83,7 @@ impl Job {
         Self {
             status: text(value, "status"),
             skipped: value["conclusion"] == "skipped",
-            started_at: text(value, "started_at"),
+            started_at: time(&value["started_at"]),
             runner: text(value, "runner_name"),
             step: under_way.map(|step| text(step, "name")),
         }
@@ -91,6 +93,11 @@ impl Job {
     pub fn has_begun(&self) -> bool {
         matches!(self.status.as_str(), "in_progress" | "completed") && !self.skipped
     }
+}
+
+/// A time, with or without fractions of a second, in UTC or not (RFC 3339).
+fn time(value: &Value) -> Option<DateTime> {
+    DateTime::from_str(value.as_str()?, Format::DateTimeWithOffset).ok()
 }
 
 /// `infra.yml` of `.github/workflows/infra.yml@refs/heads/main`.
@@ -216,23 +223,42 @@ mod tests {
     }
 
     #[test]
-    fn a_run_needs_an_id_a_time_and_a_workflow() {
-        let whole = json!({ "id": 1, "created_at": "x", "path": ".github/workflows/a.yml" });
+    fn a_run_needs_an_id_and_a_workflow() {
+        let created = "2026-11-24T02:00:04Z";
+        let whole = json!({ "id": 1, "created_at": created, "path": ".github/workflows/a.yml" });
         let run = WorkflowRun::of(&whole).unwrap();
         assert_eq!(
-            (run.started_at.as_str(), run.workflow.as_str(), run.again),
-            ("x", "a.yml", false)
+            (run.started_at, run.workflow.as_str(), run.again),
+            (run.created_at, "a.yml", false)
         );
-        for name in ["id", "created_at", "path"] {
+        assert!(run.created_at.is_some());
+        for name in ["id", "path"] {
             let mut part = whole.clone();
             part[name] = serde_json::Value::Null;
             assert_eq!(WorkflowRun::of(&part), None, "{name}");
         }
         let mut again = whole;
-        again["run_started_at"] = "y".into();
+        again["run_started_at"] = "2026-11-24T03:00:04Z".into();
         again["run_attempt"] = 2.into();
         let run = WorkflowRun::of(&again).unwrap();
-        assert_eq!((run.created_at.as_str(), run.started_at.as_str(), run.again), ("x", "y", true));
+        assert!(run.started_at > run.created_at && run.again);
+        // What is no time is not another one.
+        again["run_started_at"] = "soon".into();
+        assert_eq!(WorkflowRun::of(&again).unwrap().started_at, None);
+    }
+
+    #[test]
+    fn times_are_compared_as_times() {
+        let at = |text: &str| time(&text.into());
+        assert_eq!(at("2026-11-24T02:00:04Z"), at("2026-11-24T02:00:04+00:00"));
+        assert_eq!(at("2026-11-24T02:00:04Z"), at("2026-11-24T04:00:04.000+02:00"));
+        // As texts it is the other way round.
+        assert!(at("2026-11-24T02:00:04.5Z") > at("2026-11-24T02:00:04Z"));
+        assert!(at("2026-11-24T01:00:00-02:00") > at("2026-11-24T02:00:00Z"));
+        for text in ["", "x", "2026-11-24", "1764000000"] {
+            assert_eq!(at(text), None, "{text}");
+        }
+        assert_eq!(time(&Value::Null), None);
     }
 
     #[test]

@@ -4,14 +4,19 @@ use super::*;
 
 const STEP: &str = "State under the key";
 
+/// `t5` is five seconds after some time; anything else is no time.
+fn at(text: &str) -> Option<DateTime> {
+    text.strip_prefix('t')?.parse().ok().map(DateTime::from_secs_f64)
+}
+
 fn run(id: u64, status: &str, started_at: &str) -> WorkflowRun {
     WorkflowRun {
         id,
         workflow: "infra.yml".into(),
         status: status.into(),
         branch: "main".into(),
-        created_at: started_at.into(),
-        started_at: started_at.into(),
+        created_at: at(started_at),
+        started_at: at(started_at),
         again: false,
         url: format!("https://github.com/o/r/actions/runs/{id}"),
     }
@@ -21,7 +26,7 @@ fn job(id: u64, status: &str, started_at: &str, step: &str) -> Job {
     Job {
         status: status.into(),
         skipped: false,
-        started_at: started_at.into(),
+        started_at: at(started_at),
         runner: format!("runner-{id}"),
         step: (!step.is_empty()).then(|| step.to_owned()),
     }
@@ -117,12 +122,41 @@ fn who_is_held_back_since_before_this_job_is_stale() {
     // Not knowing when this job began, those from before its run are stale all the same, and of
     // the others a later look will tell.
     let queued = job(5, "queued", "t5", "");
-    let unclear = Job { started_at: String::new(), ..job(5, "in_progress", "t5", STEP) };
+    let unclear = Job { started_at: None, ..job(5, "in_progress", "t5", STEP) };
     for jobs in [vec![], vec![queued], vec![unclear]] {
         let unknown = || (run(5, "in_progress", "t5"), jobs.clone());
         assert_eq!(judged(5, &[unknown(), held(4, "waiting", "t4")]), (vec![], vec![4]));
         assert_eq!(judged(5, &[unknown(), held(6, "waiting", "t6")]), (vec![6], vec![]));
     }
+}
+
+/// A run of unknown time counts as older, and an unknown start excuses nobody.
+#[test]
+fn what_has_no_time_is_in_the_way() {
+    for status in ["waiting", "pending"] {
+        let built = vec![job(60, "completed", "", "")];
+        assert_eq!(judged(5, &[own(), (run(6, status, ""), built)]), (vec![], vec![6]), "{status}");
+    }
+    let started = |id: u64, run_at: &str, job_at: &str| {
+        (run(id, "in_progress", run_at), vec![job(id, "in_progress", job_at, STEP)])
+    };
+    for (run_at, job_at) in [("", "t6"), ("t6", ""), ("", "")] {
+        assert_eq!(judged(5, &[own(), started(6, run_at, job_at)]).0, [6], "{run_at} {job_at}");
+        // Nor does one that does not know its own start go first.
+        let own = started(5, run_at, job_at);
+        assert_eq!(judged(5, &[own, at_the_check(6, "t6")]).0, [6], "{run_at} {job_at}");
+    }
+    // One job's start is known, another's is not, which may be the earlier one.
+    let (other, mut jobs) = at_the_check(6, "t6");
+    jobs.push(job(60, "completed", "", ""));
+    assert_eq!(judged(5, &[own(), (other, jobs)]).0, [6]);
+    // Of a second that this job began in, or of an earlier one.
+    for (asked, stale) in [("t5.9", 1), ("t4.9", 1), ("t6.1", 0)] {
+        let found = judged(5, &[own(), (run(6, "waiting", asked), vec![])]);
+        assert_eq!((found.0.len(), found.1.len()), (0, stale), "{asked}");
+    }
+    // Not as texts: «t10» is later than «t5».
+    assert!(judged(5, &[own(), at_the_check(6, "t10")]).0.is_empty());
 }
 
 #[test]
@@ -142,7 +176,7 @@ fn a_job_that_waits_for_its_runner_only_is_not_held_back() {
 #[test]
 fn a_re_run_is_as_old_as_its_first_attempt() {
     let again = |status: &str, jobs: Vec<Job>| {
-        let run = WorkflowRun { created_at: "t1".into(), again: true, ..run(6, status, "t9") };
+        let run = WorkflowRun { created_at: at("t1"), again: true, ..run(6, status, "t9") };
         (run, jobs)
     };
     for status in ["waiting", "pending"] {

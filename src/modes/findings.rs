@@ -321,7 +321,7 @@ pub fn way_back(state: &State, history: Option<&History>, bucket: &str) -> Strin
              list them"
         );
     };
-    let written = old.version.written_at.as_deref().unwrap_or("an unknown date");
+    let written = old.version.written_at.map_or("an unknown date".to_owned(), |at| at.to_string());
     let id = printable(&old.version.id);
     let version = format!("{begin}: {id}, {}, written {written}", plan::describe(&old.encryption));
     if !is_plain(&state.key) || !is_plain(&old.version.id) {

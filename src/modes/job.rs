@@ -181,7 +181,7 @@ impl Job<'_, '_> {
                         // While versioning is suspended, a write ends an older `null`, too.
                         shared.push(state.key.clone());
                     } else if let Some(history) = &mut history {
-                        let written_at = seen.last_modified.clone();
+                        let written_at = seen.last_modified;
                         let version = OldVersion { id: was.to_owned(), written_at };
                         let (key, encryption) = (state.key.clone(), seen.server_side.clone());
                         history.add(Old { key, version, encryption });

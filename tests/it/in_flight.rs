@@ -13,7 +13,7 @@ fn other(id: u64, status: &str) -> WorkflowRun {
         workflow: "infra.yml".into(),
         status: status.into(),
         branch: "main".into(),
-        created_at: format!("2026-11-24T02:00:{id:02}Z"),
+        created_at: format!("2026-11-24T02:{:02}:{:02}Z", id / 60, id % 60),
         again_at: None,
         jobs: vec![],
     }
@@ -532,4 +532,27 @@ async fn without_a_checkout_all_workflows_count() {
     bench.lab.world().github.permissions.clear();
     let ran = run(&bench, "plan", &[]).await.green();
     assert_eq!(ran.check("no-run-in-flight"), "unknown");
+}
+
+/// As texts «…:50.5Z» comes before «…:50Z», and «+00:00» before «Z».
+#[tokio::test(flavor = "multi_thread")]
+async fn times_are_compared_as_times_and_an_unknown_one_is_of_before() {
+    for (created_at, stale) in [
+        ("", true),
+        ("yesterday", true),
+        ("2026-11-24T02:00:49.9Z", true),
+        ("2026-11-24T02:00:50.5Z", true),
+        ("2026-11-24T04:00:49+02:00", true),
+        ("2026-11-24T02:00:51.5+00:00", false),
+        ("2026-11-24T01:00:51-01:00", false),
+    ] {
+        let run_of = WorkflowRun { created_at: created_at.into(), ..other(77, "waiting") };
+        let bench = repository(vec![run_of]).await;
+        if stale {
+            let ran = refused(&bench, &[]).await;
+            assert!(ran.log.contains("Reject it"), "{created_at}: {}", ran.log);
+        } else {
+            let _ = run(&bench, "apply", &[]).await.green();
+        }
+    }
 }

@@ -101,6 +101,8 @@ pub enum Refusal {
     CustomerKey,
     /// Replacing it would drop something.
     WouldDrop,
+    /// What it says could not be set without changing anything else.
+    NotEditable,
     /// Which block Terraform takes, or what it says, cannot be told.
     Unclear,
 }
@@ -181,13 +183,17 @@ fn appended(content: &str, block: &str) -> String {
 /// Terraform takes the block of this file.
 fn with_a_block(file: &ConfigFile, files: &[ConfigFile], wanted: &Wanted<'_>) -> Judgement {
     let (Ok(existing), Some(text)) = (&file.parsed, &file.text) else { return file.unreadable() };
-    let config = wanted.config;
-    let all = differences(config, existing, wanted.ambient_region);
-    let (left_out, rest): (Vec<_>, Vec<_>) =
-        all.clone().into_iter().partition(Difference::is_left_out);
     let own = wanted
         .file
         .filter(|(name, format)| *name == file.name && is_rendered(text, existing, *format));
+    let region = match own {
+        Some(_) => wanted.config.region.clone(),
+        None => region(wanted.config, existing),
+    };
+    let config = &BackendConfig { region, ..wanted.config.clone() };
+    let all = differences(config, existing, wanted.ambient_region);
+    let (left_out, rest): (Vec<_>, Vec<_>) =
+        all.clone().into_iter().partition(Difference::is_left_out);
     let judge = |decision: Decision, differences: &[Difference]| {
         let after = match &decision {
             Decision::Write(text) | Decision::Edit(text) => parse(text, existing.syntax).ok(),
@@ -260,8 +266,20 @@ fn with_a_block(file: &ConfigFile, files: &[ConfigFile], wanted: &Wanted<'_>) ->
         rest.iter().map(|it| (it.attribute.as_str(), it.wanted.clone())).collect();
     match edit(text, existing.syntax, &changes) {
         Some(text) => judge(Decision::Edit(text), &rest),
-        None => refuse(Refusal::Unclear, &rest),
+        None => refuse(Refusal::NotEditable, &rest),
     }
+}
+
+/// The region that a block of the user's is held against: where none is given, the key's, which
+/// must be the bucket's; else its own.
+fn region(wanted: &BackendConfig, existing: &ParsedBackend) -> String {
+    let of_key = || wanted.kms_key_id()?.split(':').nth(3);
+    let own = || match existing.attributes.get("region") {
+        Some(Value::String(region)) => Some(region.as_str()),
+        _ => None,
+    };
+    let given = Some(wanted.region.as_str()).filter(|region| !region.is_empty());
+    given.or_else(of_key).or_else(own).unwrap_or_default().to_owned()
 }
 
 /// What is wanted, with the lock, the ACL and the prefix that a file has beyond that.

@@ -211,10 +211,18 @@ impl<'a> Place<'a> {
         let indent = format!("{outer}{step}");
         let inside = self.text[self.inside.clone()].trim();
         let mut lines = newline.to_owned();
-        if !inside.is_empty() {
-            lines.push_str(&format!("{indent}{inside}{newline}"));
-        }
         let width = new.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        // HCL takes one attribute at most on such a line.
+        let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let parts = inside.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let width = parts.map_or(width, |(name, _)| width.max(name.len()));
+        match parts.filter(|(name, _)| is_name(name)) {
+            Some((name, value)) => {
+                lines.push_str(&format!("{indent}{name:width$} = {value}{newline}"));
+            }
+            None if inside.is_empty() => {}
+            None => lines.push_str(&format!("{indent}{inside}{newline}")),
+        }
         for (name, value) in new {
             lines.push_str(&format!("{indent}{name:width$} = {value}{newline}"));
         }

@@ -52,7 +52,7 @@ fn values_are_set_where_they_stand() {
 fn blocks_of_one_line_are_opened_up() {
     for (before, inside) in [
         ("terraform {\n  backend \"s3\" {}\n}\n", ""),
-        ("terraform {\n  backend \"s3\" { key = \"k\" }\n}\n", "    key = \"k\"\n"),
+        ("terraform {\n  backend \"s3\" { key = \"k\" }\n}\n", "    key        = \"k\"\n"),
         ("terraform {\n  backend \"s3\" {\n  }\n}\n", ""),
     ] {
         let after = format!(

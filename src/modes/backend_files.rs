@@ -192,8 +192,12 @@ impl Run<'_> {
             return true;
         }
         self.log.group("Backend files");
-        let nowhere = |judged: &Judged<'_>| judged.config.region.is_empty();
-        if self.request.file_format != FileFormat::None && files.0.iter().any(nowhere) {
+        let nowhere = |judged: &Judged<'_>| {
+            let files = judged.files.iter().flatten().flatten();
+            let mut written = files.filter(|file| matches!(file.decision, Decision::Write(_)));
+            judged.config.region.is_empty() && written.next().is_some()
+        };
+        if files.0.iter().any(nowhere) {
             self.log.line(
                 "no region is given, so the files say region = \"\": Terraform takes AWS_REGION then",
             );
@@ -409,6 +413,12 @@ impl Run<'_> {
                 format!("replacing `{path}` would drop what it holds: {details}"),
                 "Use `on-existing: edit`, which sets the encryption and keeps the rest. To drop it in a \
                  `backend.tf`, add `discard-extras: true`; a block in another file is never replaced",
+            ),
+            Refusal::NotEditable => failure(
+                format!(
+                    "`{path}` could not be edited without changing more than the backend block: {details}"
+                ),
+                "Set in the block what is named as wanted, by hand",
             ),
             Refusal::Unclear => failure(
                 format!("the backend block beside `{path}` cannot be told: {details}"),

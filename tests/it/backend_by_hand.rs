@@ -275,6 +275,26 @@ async fn a_partial_block_is_edited_and_what_it_leaves_out_is_unknown() {
     assert!(ran.log.contains("the file has none, wanted"), "{}", ran.log);
 }
 
+/// In mode `backend` no region need be given: a block's own is taken for right, unless the key says
+/// otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocks_region_is_held_against_the_keys() {
+    for (region, good) in [("us-east-1", true), ("eu-west-1", false)] {
+        let bench = Bench::new().await;
+        write(&bench, "main.tf", &BLOCK.replace("us-east-1", region));
+        let mut variables = bench.variables("deploy", "backend", &bench.key, &[]);
+        variables.retain(|(name, _)| !name.contains("REGION"));
+        let ran = tokio::task::block_in_place(|| bench.workspace.run(&variables));
+        if good {
+            let _ = ran.green();
+            assert!(read(&bench, "main.tf").contains(&bench.key));
+        } else {
+            let ran = ran.red("backend-differs");
+            assert!(ran.log.contains("eu-west-1") && ran.log.contains("us-east-1"), "{}", ran.log);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_and_an_acl_of_the_users_stay() {
     let bench = Bench::new().await;

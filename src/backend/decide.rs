@@ -101,6 +101,8 @@ pub enum Refusal {
     CustomerKey,
     /// Replacing it would drop something.
     WouldDrop,
+    /// It is a link: its target may be other stacks' file, too.
+    Link,
     /// What it says could not be set without changing anything else.
     NotEditable,
     /// Which block Terraform takes, or what it says, cannot be told.

@@ -168,7 +168,15 @@ impl Run<'_> {
             removes_key: request.mode == Mode::Rollback,
             allow_downgrade: request.allow_downgrade,
         };
-        Ok(Some(decide(&found, &wanted)))
+        let mut all = decide(&found, &wanted);
+        for file in &mut all {
+            let writes = matches!(file.decision, Decision::Write(_) | Decision::Edit(_));
+            let link = std::fs::symlink_metadata(folder.join(&file.file));
+            if writes && link.is_ok_and(|metadata| metadata.is_symlink()) {
+                file.decision = Decision::Refuse(Refusal::Link);
+            }
+        }
+        Ok(Some(all))
     }
 
     fn config(&self, module: &ModuleState, region: &str, encrypt: bool) -> BackendConfig {
@@ -413,6 +421,12 @@ impl Run<'_> {
                 format!("replacing `{path}` would drop what it holds: {details}"),
                 "Use `on-existing: edit`, which sets the encryption and keeps the rest. To drop it in a \
                  `backend.tf`, add `discard-extras: true`; a block in another file is never replaced",
+            ),
+            Refusal::Link => failure(
+                format!(
+                    "`{path}` is a link, and its target may be other stacks' file, too: {details}"
+                ),
+                "Set in its target what is named as wanted, or put a file of its own in its place",
             ),
             Refusal::NotEditable => failure(
                 format!(

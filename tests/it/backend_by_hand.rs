@@ -275,6 +275,25 @@ async fn a_partial_block_is_edited_and_what_it_leaves_out_is_unknown() {
     assert!(ran.log.contains("the file has none, wanted"), "{}", ran.log);
 }
 
+/// One file for several stacks, by links: writing would cut one of them off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_not_replaced_by_a_file() {
+    let bench = Bench::new().await;
+    let shared = bench.workspace.path().join("shared.tf");
+    std::fs::write(&shared, LOCKED).unwrap();
+    let link = bench.workspace.module("infra").join("backend.tf");
+    std::os::unix::fs::symlink(&shared, &link).unwrap();
+    for mode in ["backend", "plan", "apply"] {
+        let ran = bench.run(mode, &[]).await.red("backend-differs");
+        assert!(ran.log.contains("is a link"), "{mode}: {}", ran.log);
+    }
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read_to_string(&shared).unwrap(), LOCKED);
+    // One that says what is wanted is as good as a file.
+    std::fs::write(&shared, encrypted(&bench.key)).unwrap();
+    let _ = bench.run("apply", &[]).await.green();
+}
+
 /// In mode `backend` no region need be given: a block's own is taken for right, unless the key says
 /// otherwise.
 #[tokio::test(flavor = "multi_thread")]

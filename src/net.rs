@@ -15,9 +15,12 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorSettings, SharedHttpClient,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, LOCATION};
@@ -28,6 +31,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::inputs::{Environment, Secret};
+use crate::names::printable;
 
 /// Redirects that are followed: GitHub sends them for a repository that was renamed
 /// (<https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api>).
@@ -39,12 +43,74 @@ const REDIRECTS: usize = 5;
 /// What is wrong with `AWS_CA_BUNDLE`.
 pub fn aws_client(environment: &Environment) -> Result<SharedHttpClient, String> {
     let context = trusted(environment)?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, _| {
+    let client = Builder::new().build_with_connector_fn(move |settings, _| {
         connector(
             settings.cloned().unwrap_or_else(|| HttpConnectorSettings::builder().build()),
             context.clone(),
         )
-    }))
+    });
+    Ok(SharedHttpClient::new(NamesHosts(client)))
+}
+
+/// A connector's error says what happened, and not where.
+#[derive(Debug)]
+struct NamesHosts<T>(T);
+
+impl HttpClient for NamesHosts<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(NamesHosts(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for NamesHosts<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let host = host_of(request.uri());
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let failed = match answer.await {
+                Err(failed) => failed,
+                answered => return answered,
+            };
+            let Some(host) = host else { return Err(failed) };
+            let (timeout, user, io) = (failed.is_timeout(), failed.is_user(), failed.is_io());
+            let other = failed.as_other();
+            let source = Box::new(Unreached::new(host, failed));
+            Err(match (timeout, user, io) {
+                (true, ..) => ConnectorError::timeout(source),
+                (_, true, _) => ConnectorError::user(source),
+                (.., true) => ConnectorError::io(source),
+                _ => ConnectorError::other(source, other),
+            })
+        })
+    }
+}
+
+/// A request that was not answered, with the host that it was for.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from {host}")]
+pub struct Unreached {
+    /// The host, and the port where it is not the usual one.
+    pub host: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Unreached {
+    /// For this cause.
+    pub fn new(host: String, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { host, source: Box::new(source) }
+    }
+}
+
+/// The host and port of an address, without a user's name and password.
+pub fn host_of(uri: &str) -> Option<String> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    Some(printable(host)).filter(|host| !host.is_empty())
 }
 
 /// A client for GitHub's REST API, or for the runner's OIDC endpoint, that sends this token to

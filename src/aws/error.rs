@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::http::Response;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::names::printable;
+use crate::net::Unreached;
 
 /// What an error means to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +167,13 @@ where
             let kind = if caused_by_credentials(error) { Kind::Credentials } else { Kind::Other };
             (kind, None, Some(innermost(error)))
         }
-        SdkError::TimeoutError(_) => (Kind::Ambiguous, None, Some("timed out".to_owned())),
+        SdkError::TimeoutError(_) => (Kind::Ambiguous, None, Some(unreached(error, "timed out"))),
         SdkError::DispatchFailure(_) if caused_by_credentials(error) => {
             (Kind::Credentials, None, Some(innermost(error)))
         }
-        SdkError::DispatchFailure(_) => (Kind::Ambiguous, None, Some(unreached(error))),
+        SdkError::DispatchFailure(_) => {
+            (Kind::Ambiguous, None, Some(unreached(error, &innermost(error))))
+        }
         SdkError::ServiceError(service) => {
             let code = service.err().code().filter(|code| !code.is_empty());
             let message = service.err().message().map(shorten);
@@ -270,38 +273,12 @@ fn kind_of(code: Option<&str>, status: Option<u16>) -> Kind {
     }
 }
 
-/// A connection that did not come about, or broke off, with the host.
-#[derive(Debug, thiserror::Error)]
-#[error("{host}")]
-pub(super) struct Unreached {
-    host: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl Unreached {
-    pub(super) fn new(
-        host: String,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
-        Self { host, source: Box::new(source) }
-    }
-}
-
-/// The host and port of an address, without a user's name and password.
-pub(super) fn host_of(uri: &str) -> Option<String> {
-    let (_, rest) = uri.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?;
-    Some(printable(host)).filter(|host| !host.is_empty())
-}
-
-/// Where the connection was to go, and the last cause.
-fn unreached(error: &(dyn std::error::Error + 'static)) -> String {
+/// Where the request was to go, and why there is no answer.
+fn unreached(error: &(dyn std::error::Error + 'static), why: &str) -> String {
     let mut chain = std::iter::successors(Some(error), |error| error.source());
-    let host = chain.find_map(|error| error.downcast_ref::<Unreached>());
-    match host {
-        Some(Unreached { host, .. }) => format!("from {host}: {}", innermost(error)),
-        None => innermost(error),
+    match chain.find_map(|error| error.downcast_ref::<Unreached>()) {
+        Some(Unreached { host, .. }) => format!("from {host}: {why}"),
+        None => why.to_owned(),
     }
 }
 

@@ -29,7 +29,6 @@ use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextMut, InterceptorContext,
 };
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
-use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
@@ -48,7 +47,7 @@ pub use session::Session;
 pub use versions::{ObjectVersion, OldVersion, Versions};
 
 use crate::inputs::{self, Environment};
-use crate::net;
+use crate::net::{self, Unreached};
 use crate::principal::Principal;
 
 /// Attempts of one call, the first one included. The SDK waits between them
@@ -90,39 +89,41 @@ impl Intercept for Requests {
     ) -> Result<(), BoxError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         // The request is gone by the time that it has failed.
-        if let Some(host) = error::host_of(context.request().uri()) {
+        if let Some(host) = net::host_of(context.request().uri()) {
             config.interceptor_state().store_put(Host(host));
         }
         Ok(())
     }
 
-    /// A connector's error says what happened, and not where.
     fn modify_before_attempt_completion(
         &self,
         context: &mut FinalizerInterceptorContextMut<'_>,
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let host = config.load::<Host>().map(|Host(host)| host.clone());
-        let (Some(host), Some(Err(failed))) = (host, context.output_or_error_mut()) else {
-            return Ok(());
-        };
-        let Some(connector) = failed.as_connector_error() else { return Ok(()) };
-        let (timeout, user, other) =
-            (connector.is_timeout(), connector.is_user(), connector.as_other());
-        let io = connector.is_io();
-        let source = std::mem::replace(failed, OrchestratorError::other("replaced below"));
-        let source: BoxError = Box::new(error::Unreached::new(host, source));
-        *failed = OrchestratorError::connector(if timeout {
-            ConnectorError::timeout(source)
-        } else if user {
-            ConnectorError::user(source)
-        } else if io {
-            ConnectorError::io(source)
-        } else {
-            ConnectorError::other(source, other)
-        });
+        name_the_host(context, config);
         Ok(())
+    }
+
+    fn modify_before_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        name_the_host(context, config);
+        Ok(())
+    }
+}
+
+/// The time limits of an attempt and of a call are above the connector, which names the host of
+/// its own errors.
+fn name_the_host(context: &mut FinalizerInterceptorContextMut<'_>, config: &ConfigBag) {
+    let host = config.load::<Host>().map(|Host(host)| host.clone());
+    let (Some(host), Some(Err(failed))) = (host, context.output_or_error_mut()) else { return };
+    if failed.is_timeout_error() {
+        let source = std::mem::replace(failed, OrchestratorError::other("replaced below"));
+        *failed = OrchestratorError::timeout(Box::new(Unreached::new(host, source)));
     }
 }
 
@@ -302,15 +303,17 @@ impl Aws {
 /// Says why there are no credentials in a container, where the usual files are missing:
 /// HOME is the runner's temporary one, so `~/.aws` of the host is not there.
 fn no_credentials(environment: &Environment, cause: &str) -> AwsError {
+    const FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
     let mut message = cause.to_owned();
     for (name, what) in [
         (
             "AWS_PROFILE",
             "a profile needs the files of ~/.aws, which are not in the action's container",
         ),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", "that file must be readable inside the action's container"),
+        (FILE, "that file must be readable inside the action's container"),
     ] {
-        if environment.get(name).is_some() {
+        // Where that file can be read, something else is the matter.
+        if environment.get(name).is_some_and(|value| name != FILE || !Path::new(value).is_file()) {
             message.push_str(&format!("; {name} is set: {what}"));
         }
     }

@@ -46,17 +46,73 @@ async fn no_answer_comes_with_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_credentials_come_with_the_innermost_cause() {
+async fn a_timeout_comes_with_the_host() {
     let bench = Bench::new().await;
-    let mut variables = bench.variables("deploy", "plan", &bench.key, &[]);
+    bench.lab.inject(Matcher::every("GetObject"), Effect::Timeout);
+    let ran = bench.run("plan", &[("TFSTATE_KMS_ATTEMPT_TIMEOUT", "1")]).await;
+    let ran = ran.red("aws-unavailable");
+    assert!(error(&ran).contains("no answer: from 127.0.0.1:"), "{}", ran.log);
+    assert!(error(&ran).contains("timed out"), "{}", ran.log);
+}
+
+/// A run without keys of its own.
+async fn run_with(bench: &Bench, more: &[(&str, &str)]) -> crate::common::Ran {
+    let mut variables = bench.variables("deploy", "plan", &bench.key, more);
     variables.retain(|(name, _)| {
         !["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
             .contains(&name.as_str())
     });
-    variables.push(("AWS_WEB_IDENTITY_TOKEN_FILE".into(), "/no/such/token".into()));
-    variables.push(("AWS_ROLE_ARN".into(), "arn:aws:iam::111111111111:role/x".into()));
-    let ran = tokio::task::block_in_place(|| bench.workspace.run(&variables)).red("credentials");
+    tokio::task::block_in_place(|| bench.workspace.run(&variables)).red("credentials")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_credentials_come_with_the_innermost_cause() {
+    let bench = Bench::new().await;
+    let role = ("AWS_ROLE_ARN", "arn:aws:iam::111111111111:role/x");
+    let file = ("AWS_WEB_IDENTITY_TOKEN_FILE", "/no/such/token");
+    let ran = run_with(&bench, &[role, file]).await;
     assert!(error(&ran).contains("No such file or directory"), "{}", ran.log);
+    assert!(error(&ran).contains("must be readable"), "{}", ran.log);
+    // The file is there, and STS is not.
+    let token = bench.workspace.path().join("token");
+    std::fs::write(&token, "x.y.z").unwrap();
+    let file = ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap());
+    let ran = run_with(&bench, &[role, file, ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]).await;
+    assert!(error(&ran).contains("no answer from 127.0.0.1:9: "), "{}", ran.log);
+    assert!(error(&ran).contains("reaches that host"), "{}", ran.log);
+    assert!(!error(&ran).contains("must be readable"), "{}", ran.log);
+    let uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/creds");
+    let ran = run_with(&bench, &[uri]).await;
+    assert!(error(&ran).contains("no answer from 127.0.0.1:9: "), "{}", ran.log);
+}
+
+/// In a container, the answer of the instance's metadata service does not come beyond the hop
+/// limit of 1: it is silent. Another cloud's is there, and refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_metadata_service_comes_with_the_hop_limit() {
+    let bench = Bench::new().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = format!("http://{}", refusing.local_addr().unwrap());
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = refusing.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer =
+                b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    for at in [&silent, &other] {
+        let more = [
+            ("AWS_EC2_METADATA_DISABLED", "false"),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", at.as_str()),
+        ];
+        let ran = run_with(&bench, &more).await;
+        assert!(error(&ran).contains("hop limit"), "{}", ran.log);
+        assert!(error(&ran).contains("configure-aws-credentials"), "{}", ran.log);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

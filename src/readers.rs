@@ -174,7 +174,7 @@ impl Trial<'_> {
         let states: Vec<String> = self.states.iter().map(|(state, _)| state.clone()).collect();
         let (bucket, owner) = self.bucket;
         let partition = self.key.partition();
-        let (writes, locks, acl, retains) = (false, false, false, false);
+        let (writes, in_place, locks, acl, retains) = (false, false, false, false, false);
         let needs = InBucket {
             principal: role,
             partition,
@@ -182,6 +182,7 @@ impl Trial<'_> {
             owner,
             states: &states,
             writes,
+            in_place,
             locks,
             acl,
             retains,

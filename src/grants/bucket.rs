@@ -37,6 +37,8 @@ pub struct InBucket<'a> {
     pub states: &'a [String],
     /// The states are written, too.
     pub writes: bool,
+    /// They are re-encrypted in place and no other way.
+    pub in_place: bool,
     /// A lock object is taken beside each.
     pub locks: bool,
     /// Writes carry an ACL.
@@ -107,6 +109,7 @@ impl InBucket<'_> {
             // A copy of a tagged object takes both, and S3 tells of tags only who may read them
             // (S3 API Reference, CopyObject, HeadObject).
             actions.extend(["s3:GetObjectTagging", "s3:PutObjectTagging"]);
+            actions.extend(self.in_place.then_some("s3:UpdateObjectEncryption"));
             actions.extend(self.acl.then_some("s3:PutObjectAcl"));
             if self.retains {
                 actions.extend(["s3:PutObjectRetention", "s3:PutObjectLegalHold"]);

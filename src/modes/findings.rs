@@ -220,8 +220,7 @@ fn unreadable_remedy(error: &AwsError, remedies: &Remedies) -> String {
     .to_owned()
 }
 
-const LONGER_CREDENTIALS: &str = "The credentials have ended with the run under way: ask for longer ones \
-                                  (`role-duration-seconds`) and run again";
+const COPY_INSTEAD: &str = "`strategy: auto` or `copy`";
 
 fn untouched(
     state: &State,
@@ -230,41 +229,51 @@ fn untouched(
     remedies: &Remedies,
 ) -> (FailureReason, String, String) {
     let name = plan::name(state);
+    let fix = |error: &AwsError| {
+        let fix = explain::fix(error).unwrap_or("Re-run when the named cause is fixed");
+        format!("{nothing_lost}. {fix}")
+    };
     match why {
         Untouched::Refused(error) => {
+            let in_place = error.operation == "s3:UpdateObjectEncryption";
             let remedy = match error.kind {
                 Kind::Denied => {
                     let now = state.found.seen().and_then(|seen| seen.server_side.kms_key());
-                    let old = now.map(|key| {
-                        format!(
-                            " A copy also needs kms:Decrypt on the key that the state is under now, {}.",
-                            printable(key)
-                        )
-                    });
-                    let old = old.unwrap_or_default();
-                    format!("{nothing_lost}.{old}\n\n{}", remedies.of(error))
+                    let also = match now.map(printable) {
+                        // S3 API Reference, UpdateObjectEncryption: "Permissions".
+                        _ if in_place => {
+                            " In place, S3 also needs kms:ReEncrypt* on the key; `strategy: auto` \
+                                          copies where it may not re-encrypt in place."
+                                .to_owned()
+                        }
+                        Some(key) => format!(
+                            " A copy also needs kms:Decrypt on the key that the state is under now, {key}."
+                        ),
+                        None => String::new(),
+                    };
+                    format!("{nothing_lost}.{also}\n\n{}", remedies.of(error))
                 }
                 Kind::Archived => plan::restore(state, &remedies.bucket),
+                Kind::NotImplemented if in_place => {
+                    format!(
+                        "{nothing_lost}. The server does not know this operation: use {COPY_INSTEAD}"
+                    )
+                }
                 Kind::NotImplemented => {
                     format!("{nothing_lost}. The server does not know conditional copies")
                 }
-                _ => {
-                    let fix = explain::fix(error).unwrap_or("Re-run when the named cause is fixed");
-                    format!("{nothing_lost}. {fix}")
-                }
+                _ => fix(error),
             };
-            let (reason, remedy) = match error.kind {
-                Kind::Credentials => {
-                    (FailureReason::Credentials, format!("{nothing_lost}. {LONGER_CREDENTIALS}"))
-                }
-                _ => (FailureReason::RekeyFailed, remedy),
+            let reason = match error.kind {
+                Kind::Credentials => FailureReason::Credentials,
+                _ => FailureReason::RekeyFailed,
             };
             (reason, format!("{name} could not be re-keyed ({error})"), remedy)
         }
         Untouched::NotInPlace(why) => (
             FailureReason::NotRekeyable,
             format!("{name} was not touched, since it cannot be re-encrypted in place: {why}"),
-            "Use `strategy: auto` or `copy`".to_owned(),
+            format!("Use {COPY_INSTEAD}"),
         ),
         Untouched::NotRestorable(why) => (
             FailureReason::NotRekeyable,
@@ -282,7 +291,7 @@ fn untouched(
         Untouched::Unreadable(error) if error.kind == Kind::Credentials => (
             FailureReason::Credentials,
             format!("{name} could not be read again ({error})"),
-            format!("{nothing_lost}. {LONGER_CREDENTIALS}"),
+            fix(error),
         ),
         Untouched::Unreadable(error) if error.kind.is_ambiguous() => (
             FailureReason::AwsUnavailable,

@@ -13,7 +13,7 @@ use crate::gate::Gate;
 use crate::grants::{self, InBucket, Sides};
 use crate::history::History;
 use crate::in_flight;
-use crate::inputs::{Lock, Mode};
+use crate::inputs::{Lock, Mode, Strategy};
 use crate::names::printable;
 use crate::plan::{self, Allowances, Goal, Plan};
 use crate::policies::Policy;
@@ -169,6 +169,7 @@ impl Run<'_> {
             owner,
             states: &states,
             writes: matches!(request.mode, Mode::Apply | Mode::Rollback),
+            in_place: request.strategy == Strategy::InPlace,
             locks: locks || request.lock == Lock::S3,
             acl: request.acl.is_some(),
             retains: !looked.survey.locked().is_empty(),

@@ -1,6 +1,6 @@
 //! What a failure says is its cause, and the fix fits it.
 
-use aws_lab::{Effect, Encryption, Matcher, Topology};
+use aws_lab::{Effect, Encryption, Matcher, Topology, UpdateEncryption};
 
 use crate::bench::Bench;
 use crate::common::{BUCKET, KEYS, state};
@@ -32,7 +32,47 @@ async fn errors_of_aws_come_with_their_own_fix() {
     let bench = Bench::new().await;
     bench.lab.inject(Matcher::every("CopyObject"), Effect::fail(403, "SignatureDoesNotMatch"));
     let ran = bench.run("apply", &[("INPUT_PROBE", "off")]).await.red("credentials");
-    assert!(!ran.log.contains("mended"), "{}", ran.log);
+    assert!(error(&ran).contains("does not fit the access key id"), "{}", ran.log);
+    assert!(!ran.log.contains("mended") && !ran.log.contains("longer ones"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_modes_come_with_their_own_fix() {
+    let list = "ListObjectVersions";
+    for (operation, status, code, reason, says) in [
+        (list, 404, "NoSuchBucket", "bucket-missing", "there is no bucket of that name"),
+        (list, 403, "AccessDenied", "key-change-failed", "s3:ListBucketVersions on the bucket"),
+        (list, 403, "RequestTimeTooSkewed", "key-change-failed", "Set the clock"),
+        // After the key was disabled.
+        ("ScheduleKeyDeletion", 400, "ExpiredTokenException", "credentials", "have expired"),
+    ] {
+        let bench = Bench::new().await;
+        bench.lab.inject(Matcher::every(operation), Effect::fail(status, code));
+        let id = bench.key.rsplit('/').next().unwrap();
+        let more = [("INPUT_TARGET-KEY", bench.key.as_str()), ("INPUT_CONFIRM", id)];
+        let ran = bench.run_as("admin", "retire-key", "", &more).await.red(reason);
+        assert!(error(&ran).contains(says), "{code}: {}", ran.log);
+        assert!(!error(&ran).contains("Nothing was changed"), "{code}: {}", ran.log);
+        assert!(!error(&ran).contains("action on the key"), "{code}: {}", ran.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_by_name_comes_with_what_it_needs() {
+    let bench = Bench::new().await;
+    let more = [("INPUT_STRATEGY", "in-place")];
+    let ran = bench.run("apply", &more).await.red("rekey-failed");
+    assert!(ran.log.contains("\"s3:UpdateObjectEncryption\""), "{}", ran.log);
+    assert!(error(&ran).contains("kms:ReEncrypt*") && error(&ran).contains("`strategy: auto`"));
+    let ran = bench.run("apply", &[]).await.green();
+    assert!(!ran.log.contains("\"s3:UpdateObjectEncryption\""), "{}", ran.log);
+    let bench = Bench::with(Topology::Roles, |world| {
+        world.bucket_mut(BUCKET).update_encryption = UpdateEncryption::NotImplemented;
+    })
+    .await;
+    let ran = bench.run_as("admin", "apply", &bench.key, &more).await.red("rekey-failed");
+    assert!(!error(&ran).contains("conditional copies"), "{}", ran.log);
+    assert!(error(&ran).contains("`strategy: auto` or `copy`"), "{}", ran.log);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::{Run, aws_failure};
 use crate::aws::{Aws, AwsError, Bucket, KeyDescription, Keys, Kind};
 use crate::check::{Check, CheckId, Failure, FailureReason, Status};
+use crate::explain;
 use crate::inputs::Mode;
 use crate::names::KeyArn;
 use crate::report::{KeyReport, KeyStep, Report};
@@ -151,21 +152,32 @@ impl Run<'_> {
     }
 }
 
-/// AWS did not do it.
+/// AWS did not do it, perhaps after steps that were done.
 fn refused(error: &AwsError) -> Failure {
+    let reason = match error.kind {
+        Kind::Credentials => FailureReason::Credentials,
+        Kind::NoBucket => FailureReason::BucketMissing,
+        _ => FailureReason::KeyChangeFailed,
+    };
+    let operation = error.operation;
     let remedy = match error.kind {
-        Kind::Denied => "Grant this principal the named action on the key, in the key's account",
-        Kind::Credentials => return aws_failure(error),
-        _ => "Run again: what is done is not done twice",
+        _ if error.code.as_deref() == Some("MalformedPolicyDocumentException") => {
+            "KMS takes only principals that exist (check names, paths and accounts of `deploy-principals`), and only \
+             a policy that the caller can change again"
+                .to_owned()
+        }
+        Kind::Denied if operation.starts_with("s3:") => {
+            format!("Grant this principal {operation} on the bucket")
+        }
+        Kind::Denied => {
+            "Grant this principal the named action on the key, in the key's account".to_owned()
+        }
+        _ => {
+            let fix = explain::fix(error).unwrap_or("Re-run");
+            format!("{fix}. Completed steps are not repeated")
+        }
     };
-    let malformed = error.code.as_deref() == Some("MalformedPolicyDocumentException");
-    let remedy = if malformed {
-        "KMS takes only principals that exist (check names, paths and accounts of `deploy-principals`), and only \
-         a policy that the caller can change again"
-    } else {
-        remedy
-    };
-    Failure::new(FailureReason::KeyChangeFailed, error.to_string(), remedy)
+    Failure::new(reason, error.to_string(), remedy)
 }
 
 /// Repeats a call while KMS does not know the key yet.
